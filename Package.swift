@@ -1,0 +1,79 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The order of the targets is the reading order: a module imports only those above it.
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("ExistentialAny"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = [])
+  -> Target
+{
+  .target(
+    name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = [])
+  -> Target
+{
+  .testTarget(
+    name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+let argumentParser = Target.Dependency.product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+let package = Package(
+  name: "Pare",
+  platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "pare", targets: ["pare"]),
+    .library(name: "Pare", targets: ["Recipes"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+  ],
+  targets: [
+    .target(name: "CKernels", linkerSettings: [.linkedLibrary("m")]),
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    module(
+      "Tensors",
+      ["CKernels", .target(name: "COpenBLAS", condition: .when(platforms: [.linux]))]),
+    module("Codecs", ["CKernels", "Tensors"]),
+    module("Text"),
+    module("Checkpoints", ["CKernels", "Tensors", "Text"]),
+    module("Tokenizers", ["Text"]),
+    module("Models", ["CKernels", "Tensors", "Codecs", "Text", "Checkpoints"]),
+    module("Runtime", ["Tensors", "Models", "Tokenizers"]),
+    module("Evaluation", ["CKernels", "Tensors", "Models", "Runtime", "Tokenizers"]),
+    module("Quantization", ["CKernels", "Tensors", "Codecs"]),
+    module(
+      "Recipes",
+      [
+        "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
+        "Evaluation", "Quantization", yams,
+      ]),
+    .executableTarget(
+      name: "pare",
+      dependencies: ["Recipes", argumentParser],
+      path: "Sources/CommandLine",
+      swiftSettings: strict),
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+    tests("TensorsTests", ["TestSupport"] + ["CKernels", "Tensors"]),
+    tests("CodecsTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs"]),
+    tests("TextTests", ["TestSupport"] + ["Text"]),
+    tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Checkpoints"]),
+    tests("TokenizersTests", ["TestSupport"] + ["Text", "Tokenizers"]),
+    tests("ModelsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints", "Models"]),
+    tests("RuntimeTests", ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Checkpoints"]),
+    tests("EvaluationTests", ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints"]),
+    tests("QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
+    tests("RecipesTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation", "Quantization", "Recipes"]),
+    tests("CommandLineTests", ["TestSupport"] + ["pare", "Text"]),
+  ]
+)

@@ -1,0 +1,86 @@
+/// A row-major array of numbers over shared storage. Arithmetic is in `Float` and eager; tensors of
+/// other element types are read through `widened()` or by kernels that widen as they go.
+public struct Tensor: Sendable {
+  public let dtype: DType
+  /// Sizes, slowest first: `[rows, columns]`.
+  public let shape: [Int]
+  package let storage: Storage
+  /// Where this tensor's first byte lies in `storage`.
+  package let byteOffset: Int
+
+  package init(dtype: DType, shape: [Int], storage: Storage, byteOffset: Int = 0) {
+    precondition(byteOffset >= 0)
+    precondition(byteOffset + shape.reduce(1, *) * dtype.byteCount <= storage.byteCount)
+    self.dtype = dtype
+    self.shape = shape
+    self.storage = storage
+    self.byteOffset = byteOffset
+  }
+
+  /// A new float32 tensor whose elements the closure fills; they start uninitialized.
+  public init<E: Error>(
+    shape: [Int], initializing fill: (UnsafeMutableBufferPointer<Float>) throws(E) -> Void
+  ) throws(E) {
+    let count = shape.reduce(1, *)
+    let storage = Storage(byteCount: count * 4)
+    self.init(dtype: .float32, shape: shape, storage: storage)
+    let start = storage.base.bindMemory(to: Float.self, capacity: count)
+    try fill(UnsafeMutableBufferPointer(start: start, count: count))
+  }
+
+  /// A new tensor of any element type whose bytes the closure fills; they start uninitialized.
+  public init<E: Error>(
+    dtype: DType, shape: [Int], initializingBytes fill: (UnsafeMutableRawBufferPointer) throws(E) -> Void
+  ) throws(E) {
+    let byteCount = shape.reduce(1, *) * dtype.byteCount
+    let storage = Storage(byteCount: byteCount)
+    self.init(dtype: dtype, shape: shape, storage: storage)
+    try fill(UnsafeMutableRawBufferPointer(start: storage.base, count: byteCount))
+  }
+
+  public init(_ values: [Float], shape: [Int]) {
+    precondition(values.count == shape.reduce(1, *))
+    self.init(shape: shape) { target in _ = target.initialize(from: values) }
+  }
+
+  public var count: Int { shape.reduce(1, *) }
+  public var byteCount: Int { count * dtype.byteCount }
+  /// Size of the last dimension.
+  public var columns: Int { shape.last ?? 1 }
+  /// Product of all dimensions but the last.
+  public var rows: Int { shape.dropLast().reduce(1, *) }
+
+  package var rawPointer: UnsafeRawPointer { UnsafeRawPointer(storage.base + byteOffset) }
+  package var bytes: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: rawPointer, count: byteCount)
+  }
+
+  /// The elements of a float32 tensor, valid while the tensor is.
+  package var floats: UnsafePointer<Float> {
+    precondition(dtype == .float32, "float32 expected, found \(dtype)")
+    return rawPointer.assumingMemoryBound(to: Float.self)
+  }
+
+  public func reshaped(_ shape: [Int]) -> Tensor {
+    precondition(shape.reduce(1, *) == count)
+    return Tensor(dtype: dtype, shape: shape, storage: storage, byteOffset: byteOffset)
+  }
+
+  /// Rows `range` of a matrix, sharing storage.
+  public func rows(_ range: Range<Int>) -> Tensor {
+    precondition(shape.count == 2 && range.lowerBound >= 0 && range.upperBound <= shape[0])
+    return Tensor(
+      dtype: dtype, shape: [range.count, shape[1]], storage: storage,
+      byteOffset: byteOffset + range.lowerBound * shape[1] * dtype.byteCount)
+  }
+
+  /// A copy of a float32 tensor's elements.
+  public var array: [Float] { Array(UnsafeBufferPointer(start: floats, count: count)) }
+
+  /// Gives the file pages under a mapped tensor back; they return from the file when touched.
+  public func giveBack() {
+    guard let file = storage.owner else { return }
+    let start = UnsafeRawPointer(storage.base + byteOffset) - file.base
+    file.giveBack(start..<(start + byteCount))
+  }
+}
