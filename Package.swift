@@ -70,10 +70,20 @@ let package = Package(
     tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Checkpoints"]),
     tests("TokenizersTests", ["TestSupport"] + ["Text", "Tokenizers"]),
     tests("ModelsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints", "Models"]),
-    tests("RuntimeTests", ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Checkpoints"]),
-    tests("EvaluationTests", ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints"]),
-    tests("QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
-    tests("RecipesTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation", "Quantization", "Recipes"]),
+    tests(
+      "RuntimeTests",
+      ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Checkpoints"]),
+    tests(
+      "EvaluationTests",
+      ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints"]),
+    tests(
+      "QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
+    tests(
+      "RecipesTests",
+      ["TestSupport"] + [
+        "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation",
+        "Quantization", "Recipes",
+      ]),
     tests("CommandLineTests", ["TestSupport"] + ["pare", "Text"]),
   ]
 )

@@ -30,7 +30,8 @@ public struct Tensor: Sendable {
 
   /// A new tensor of any element type whose bytes the closure fills; they start uninitialized.
   public init<E: Error>(
-    dtype: DType, shape: [Int], initializingBytes fill: (UnsafeMutableRawBufferPointer) throws(E) -> Void
+    dtype: DType, shape: [Int],
+    initializingBytes fill: (UnsafeMutableRawBufferPointer) throws(E) -> Void
   ) throws(E) {
     let byteCount = shape.reduce(1, *) * dtype.byteCount
     let storage = Storage(byteCount: byteCount)
