@@ -34,7 +34,9 @@ public struct JSONNumber: Sendable, Equatable {
   public var int: Int? {
     switch storage {
     case .integer(let value): value
-    case .spelled: double.flatMap { abs($0) <= 0x1p53 ? Int(exactly: $0) : nil }
+    case .spelled(let bytes):
+      Int(String(decoding: bytes, as: UTF8.self))
+        ?? double.flatMap { abs($0) <= 0x1p53 ? Int(exactly: $0) : nil }
     }
   }
 

@@ -67,7 +67,10 @@ package enum UTF8Sequence {
     isValid(bytes) ? bytes : Array(String(decoding: bytes, as: UTF8.self).utf8)
   }
 
-  package static func isValid(_ bytes: [UInt8]) -> Bool {
+  package static func isValid(_ bytes: [UInt8]) -> Bool { firstInvalidOffset(bytes) == nil }
+
+  /// Where the first ill-formed sequence starts.
+  package static func firstInvalidOffset(_ bytes: [UInt8]) -> Int? {
     bytes.withUnsafeBufferPointer { buffer in
       var offset = 0
       while offset < buffer.count {
@@ -76,10 +79,10 @@ package enum UTF8Sequence {
           continue
         }
         let length = length(in: buffer, at: offset)
-        if length == 0 { return false }
+        if length == 0 { return offset }
         offset += length
       }
-      return true
+      return nil
     }
   }
 }
