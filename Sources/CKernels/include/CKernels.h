@@ -2,4 +2,6 @@
 #define PARE_CKERNELS_H
 #include <stddef.h>
 #include <stdint.h>
+
+#include "quantize_groups.h"
 #endif
