@@ -60,6 +60,17 @@ size_t pare_affine_scratch_floats(size_t columns, size_t group) {
   return groups * ((group + 15) / 16 * 16) + 4 * (groups + 16) + affine_padded(columns) / 4 + 64;
 }
 
+/// Codes `start` ..< `end` of the older layout: floor(32 / bits) to a word.
+static void affine_unpack_gapped(
+    const uint8_t *stream, int bits, size_t start, size_t end, uint8_t *codes) {
+  const size_t perWord = 32 / (size_t)bits;
+  for (size_t i = start; i < end; i++) {
+    uint32_t word;
+    memcpy(&word, stream + i / perWord * 4, 4);
+    codes[i - start] = (uint8_t)((word >> (i % perWord * (size_t)bits)) & ((1u << bits) - 1));
+  }
+}
+
 #define TARGET
 #define NAME(x) portable_##x
 #include "quantize_groups_body.h"
@@ -117,12 +128,27 @@ void pare_affine_candidate_errors(
   DISPATCH(candidate_errors, job, first, last, scratch, scales, zeros, count, errors)
 }
 
+void pare_affine_decode_rows(
+    const struct pare_affine_codes *source, size_t first, size_t last, float *target) {
+  DISPATCH(decode_rows, source, first, last, target)
+}
+
 float pare_affine_grid(
     float low, float high, int bits, int symmetric, enum pare_affine_type scale_type,
     int8_t *zero) {
   struct affine_grid grid = affine_choose(low, high, bits, symmetric, scale_type);
   if (zero) *zero = (int8_t)grid.zero;
   return grid.scale;
+}
+
+void pare_affine_store(
+    const float *scales, size_t count, enum pare_affine_type type, void *target) {
+  for (size_t i = 0; i < count; i++) affine_store(target, i, scales[i], type);
+}
+
+void pare_affine_load(
+    const void *scales, size_t count, enum pare_affine_type type, float *target) {
+  for (size_t i = 0; i < count; i++) target[i] = affine_load(scales, i, type);
 }
 
 void pare_affine_pack_zeros(
@@ -139,14 +165,22 @@ void pare_affine_pack_zeros(
   }
 }
 
+static uint32_t affine_word(const void *words, size_t index) {
+  uint32_t word;
+  memcpy(&word, (const char *)words + 4 * index, 4);
+  return word;
+}
+
 void pare_affine_unpack_zeros(
-    const uint32_t *words, size_t rows, size_t groups, int bits, int8_t *zeros) {
+    const void *words, size_t rows, size_t groups, int bits, int8_t *zeros) {
   const uint32_t mask = (1u << bits) - 1;
   for (size_t row = 0; row < rows; row++) {
     const size_t bit = row * (size_t)bits, word = bit / 32, shift = bit % 32;
     for (size_t g = 0; g < groups; g++) {
-      uint32_t code = words[word * groups + g] >> shift;
-      if (shift + (size_t)bits > 32) code |= words[(word + 1) * groups + g] << (32 - shift);
+      uint32_t code = affine_word(words, word * groups + g) >> shift;
+      if (shift + (size_t)bits > 32) {
+        code |= affine_word(words, (word + 1) * groups + g) << (32 - shift);
+      }
       zeros[row * groups + g] = (int8_t)((int)(code & mask) - (1 << (bits - 1)));
     }
   }

@@ -339,3 +339,78 @@ TARGET static void NAME(candidate_errors)(
     }
   }
 }
+
+/// Opens `count` codes (rounded up to 64) of a dense stream of `size` bytes into bytes: the inverse
+/// of pack, bits apart to fours, pairs and single bytes.
+TARGET static void NAME(unpack)(
+    const uint8_t *stream, size_t size, int bits, size_t count, uint8_t *codes) {
+  const uint64_t one = 0x0101010101010101ull * ((1ull << bits) - 1) & 0x00ff00ff00ff00ffull;
+  const uint64_t two = 0x0000000100000001ull * ((1ull << (2 * bits)) - 1);
+  const uint64_t four = (1ull << (4 * bits)) - 1;
+  const size_t step = 8 * (size_t)bits;
+  for (size_t i = 0, read = 0; i < count; i += 64, read += step) {
+    affine_u64 x = 0;
+    if (bits == 4 && read + 32 <= size) {
+      affine_u32x8 words;
+      memcpy(&words, stream + read, 32);
+      x = __builtin_convertvector(words, affine_u64);
+    } else if (read + step + 8 <= size) {
+      for (int lane = 0; lane < 8; lane++) {
+        uint64_t word;
+        memcpy(&word, stream + read + lane * bits, 8);
+        x[lane] = word;
+      }
+    } else {
+      uint8_t tail[72] = {0};
+      if (read < size) memcpy(tail, stream + read, step < size - read ? step : size - read);
+      for (int lane = 0; lane < 8; lane++) {
+        uint64_t word;
+        memcpy(&word, tail + lane * bits, 8);
+        x[lane] = word;
+      }
+    }
+    x = (x & four) | ((x << (32 - 4 * bits)) & (four << 32));
+    x = (x & two) | ((x << (16 - 2 * bits)) & (two << 16));
+    x = (x & one) | ((x << (8 - bits)) & (one << 8));
+    memcpy(codes + i, &x, 64);
+  }
+}
+
+TARGET static void NAME(decode_rows)(
+    const struct pare_affine_codes *source, size_t first, size_t last, float *target) {
+  enum { block = 1024 };
+  const size_t columns = source->columns, group = source->group;
+  const int offset = source->packed ? 1 << (source->bits - 1) : 128;
+  const size_t size = (columns * (size_t)source->bits + 31) / 32 * 4;
+  uint8_t codes[block + 64];
+  for (size_t row = first; row < last; row++, target += columns) {
+    const uint8_t *stream = (const uint8_t *)source->codes + row * source->code_stride;
+    for (size_t start = 0; start < columns; start += block) {
+      const size_t end = start + block < columns ? start + block : columns;
+      if (!source->packed) {
+        for (size_t i = start; i < end; i++) codes[i - start] = stream[i] ^ 0x80u;
+      } else if (!source->dense) {
+        affine_unpack_gapped(stream, source->bits, start, end, codes);
+      } else if (source->bits == 8) {
+        memcpy(codes, stream + start, end - start);
+      } else {
+        const size_t skipped = start / 8 * (size_t)source->bits;
+        NAME(unpack)(stream + skipped, size - skipped, source->bits, end - start, codes);
+      }
+      for (size_t i = start; i < end;) {
+        const size_t g = i / group, stop = (g + 1) * group < end ? (g + 1) * group : end;
+        const size_t at = row * source->scale_stride + (source->scale_stride ? g : 0);
+        const float scale = affine_load(source->scales, at, source->scale_type);
+        const int32_t zero = offset + (source->zeros ? source->zeros[at] : 0);
+        for (; i + 16 <= stop; i += 16) {
+          affine_u8 bytes;
+          memcpy(&bytes, codes + (i - start), 16);
+          affine_i32 steps = __builtin_convertvector(bytes, affine_i32) - zero;
+          affine_f32 values = __builtin_convertvector(steps, affine_f32) * scale;
+          memcpy(target + i, &values, 64);
+        }
+        for (; i < stop; i++) target[i] = (float)((int32_t)codes[i - start] - zero) * scale;
+      }
+    }
+  }
+}

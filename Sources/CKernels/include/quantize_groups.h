@@ -96,11 +96,41 @@ float pare_affine_grid(
     float low, float high, int bits, int symmetric, enum pare_affine_type scale_type,
     int8_t *zero);
 
+/// A matrix of codes as it lies in memory or in a mapped file (any alignment).
+struct pare_affine_codes {
+  size_t columns;
+  size_t group;
+  int bits;
+  /// 1: an LSB-first stream of q + 2^(bits-1) per row, whole 32-bit words; 0: int8.
+  int packed;
+  /// 1: the stream has no gaps; 0: the older layout, floor(32 / bits) codes a word and the top bits
+  /// empty. The same for 2, 4 and 8 bits.
+  int dense;
+  const void *codes;
+  size_t code_stride;
+  /// `scale_stride` of each per row (0: one for the whole matrix); zeros may be null.
+  const void *scales;
+  enum pare_affine_type scale_type;
+  const int8_t *zeros;
+  size_t scale_stride;
+};
+
+/// Writes rows first ..< last as float32, row after row: (q - zero) * scale.
+void pare_affine_decode_rows(
+    const struct pare_affine_codes *source, size_t first, size_t last, float *target);
+
+/// Stores `count` scales as `type` (exactly, when they came from such a type), and reads them.
+void pare_affine_store(
+    const float *scales, size_t count, enum pare_affine_type type, void *target);
+void pare_affine_load(
+    const void *scales, size_t count, enum pare_affine_type type, float *target);
+
 /// Packs int8 zero points [rows, groups] along the rows: words [ceil(rows * bits / 32), groups],
 /// one LSB-first stream of zero + 2^(bits-1) per column.
 void pare_affine_pack_zeros(
     const int8_t *zeros, size_t rows, size_t groups, int bits, uint32_t *words);
+/// The inverse; `words` may have any alignment.
 void pare_affine_unpack_zeros(
-    const uint32_t *words, size_t rows, size_t groups, int bits, int8_t *zeros);
+    const void *words, size_t rows, size_t groups, int bits, int8_t *zeros);
 
 #endif
