@@ -64,12 +64,13 @@ enum Global {
 }
 
 extension Unpickler {
-  func global(_ module: String, _ name: String) throws(CheckpointError) -> Global {
+  func allowed(_ module: String, _ name: String) throws(CheckpointError) -> Global {
     if let global = Global.named(module, name) { return global }
-    let printable = "\(module).\(name)".unicodeScalars.prefix(120).map {
-      $0.value < 32 || $0.value == 127 ? "?" : String($0)
+    // A hostile name must not be able to move the cursor of the terminal it is shown on.
+    let printable = "\(module).\(name)".unicodeScalars.prefix(120).map { scalar in
+      scalar.properties.generalCategory == .control ? "?" : Character(scalar)
     }
-    throw .refusedGlobal(file: file, name: printable.joined())
+    throw .refusedGlobal(file: file, name: String(printable))
   }
 
   /// `("storage", torch.FloatStorage, key, device, element count)`

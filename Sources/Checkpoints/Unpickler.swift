@@ -28,7 +28,7 @@ struct Unpickler {
   }
 
   private let bytes: UnsafeRawBufferPointer
-  private let file: String
+  let file: String
   private var position = 0
   private var stack: [Value] = []
   private var memo: [Int: Value] = [:]
@@ -74,12 +74,12 @@ struct Unpickler {
 
       case UInt8(ascii: "c"):
         let module = try line()
-        try push(.global(global(module, line())))
+        try push(.global(allowed(module, line())))
       case 0x93:  // STACK_GLOBAL
         guard case .string(let name) = try pop(), case .string(let module) = try pop() else {
           throw wrong("a name is not a string")
         }
-        try push(.global(global(module, name)))
+        try push(.global(allowed(module, name)))
 
       case UInt8(ascii: "q"): try memo[Int(byte())] = top()
       case UInt8(ascii: "r"): try memo[Int(number(4))] = top()

@@ -1,4 +1,4 @@
-package import Tensors
+public import Tensors
 
 /// What is known of a stored tensor without reading its numbers.
 public struct TensorInfo: Sendable, Hashable {

@@ -1,4 +1,4 @@
-package import Tensors
+import Tensors
 
 /// The table of contents of a zip archive whose entries are stored, not compressed, as `torch.save`
 /// writes them; entries are read in place. Layout: PKWARE APPNOTE 6.3.10, with the zip64 records.
