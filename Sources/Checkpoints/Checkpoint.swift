@@ -182,11 +182,14 @@ public struct FileHash: Sendable, Hashable {
 }
 
 extension FileHash {
+  /// How much is read before its pages are given back.
+  static let pieceBytes = 8 << 20
+
   init(of file: MappedFile) {
     var hash = SHA256()
     var start = 0
     while start < file.byteCount {
-      let end = min(start + 8 << 20, file.byteCount)
+      let end = min(start + Self.pieceBytes, file.byteCount)
       hash.update(UnsafeRawBufferPointer(rebasing: file.bytes[start..<end]))
       file.giveBack(start..<end)
       start = end

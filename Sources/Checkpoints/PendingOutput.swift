@@ -179,7 +179,9 @@ final class PendingOutput: Sendable {
       let path = Files.join(parent, entry)
       let isOurs = Self.active.withLock { $0.contains(path) }
       guard !isOurs && isLeftover(path, of: process) else { continue }
-      if Files.remove(path) { notes.append("Removed \(path), left behind by a run that was killed.") }
+      if Files.remove(path) {
+        notes.append("Removed \(path), left behind by a run that was killed.")
+      }
     }
     return notes
   }
