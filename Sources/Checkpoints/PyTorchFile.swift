@@ -35,7 +35,8 @@ enum PyTorchFile {
     }
 
     var unpickler = Unpickler(archive.bytes(pickle), file: file.path)
-    let pairs = try unpickler.tensorTable(from: unpickler.run())
+    let saved = try unpickler.run()
+    let pairs = try unpickler.tensorTable(from: saved)
     var names: Set<String> = []
     var tensors: [StoredTensor] = []
     for (name, pickled) in pairs {

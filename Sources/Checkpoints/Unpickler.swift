@@ -8,7 +8,7 @@
 /// Compound values live in one array and refer to each other by index, so that neither deep nor
 /// cyclic nesting can exhaust the stack when they are freed.
 struct Unpickler {
-  indirect enum Value {
+  enum Value {
     case none, mark
     case bool(Bool)
     case integer(Int)

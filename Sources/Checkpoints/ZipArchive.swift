@@ -168,14 +168,14 @@ struct ZipArchive {
 }
 
 /// The checksum of zip archives: CRC-32 with the polynomial 0x04C11DB7, bits reflected.
-enum CRC32 {
+package enum CRC32 {
   private static let table: [UInt32] = (0..<256).map { byte in
     (0..<8).reduce(UInt32(byte)) { value, _ in
       value & 1 == 1 ? value >> 1 ^ 0xedb8_8320 : value >> 1
     }
   }
 
-  static func of(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+  package static func of(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
     ~bytes.reduce(~UInt32(0)) { value, byte in
       value >> 8 ^ table[Int((value ^ UInt32(byte)) & 255)]
     }
