@@ -5,6 +5,7 @@
 #include "files.h"
 #include "mapping.h"
 #include "pool.h"
+#include "quantize_groups.h"
 #include "rows.h"
 #include "sha256.h"
 #include "vector.h"
