@@ -1,6 +1,7 @@
 public import Tensors
 
-/// A model as it lies on the disk: named tensors over mapped files, and the small files beside them.
+/// A model as it lies on the disk: named tensors over mapped files, and the small files beside
+/// them.
 ///
 /// Opening reads headers only; a tensor's pages arrive when it is touched. Accepted are a folder in
 /// Hugging Face layout (also one in the Hub's cache, whose files are links), a shard index, and a

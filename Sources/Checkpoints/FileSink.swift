@@ -78,7 +78,7 @@ final class FileSink {
         if errno == EINTR { continue }
         throw Files.unwritable(path, errno)
       }
-      // POSIX allows a write of nothing only for a request of nothing; a device that does it is full.
+      // Nothing may be written only when nothing was asked for; a device that does it is full.
       guard wrote > 0 else { throw .diskFull(file: path) }
       done += wrote
     }

@@ -51,8 +51,8 @@ struct Layout {
     throw .noWeights(folder: path, lookedFor: candidates.map(\.name), found: found)
   }
 
-  /// The Hub's cache keeps `models--ORG--NAME/{blobs,refs,snapshots/COMMIT}`. Given that folder, the
-  /// snapshot that `refs/main` names is meant, or the only one.
+  /// The Hub's cache keeps `models--ORG--NAME/{blobs,refs,snapshots/COMMIT}`. Given that folder,
+  /// the snapshot that `refs/main` names is meant, or the only one.
   private static func snapshot(of path: String) throws(CheckpointError) -> String {
     let snapshots = Files.join(path, "snapshots")
     guard Files.kind(snapshots) == .folder, Files.kind(Files.join(path, "config.json")) == .absent

@@ -9,8 +9,8 @@ import Synchronization
 
 /// A file or folder written under a temporary name beside its final one, which it takes when whole.
 ///
-/// The temporary name is `.NAME.pare-partial-PID`. Its maker holds a lock on it, so that a later run
-/// can tell a leftover of a killed run (no lock, no such process) from work in progress.
+/// The temporary name is `.NAME.pare-partial-PID`. Its maker holds a lock on it, so that a later
+/// run can tell a leftover of a killed run (no lock, no such process) from work in progress.
 final class PendingOutput: Sendable {
   enum Form { case file, folder }
 

@@ -33,8 +33,8 @@ public struct SafetensorsWriter: ~Copyable {
   /// Five billion bytes, the customary size of a shard.
   public static let defaultShardByteLimit = 5_000_000_000
 
-  /// Prepares `model.safetensors` in a folder, or shards with their index when the tensors take more
-  /// than `shardByteLimit`. The first file is created at once.
+  /// Prepares `model.safetensors` in a folder, or shards with their index when the tensors take
+  /// more than `shardByteLimit`. The first file is created at once.
   public init(
     folder: String, tensors: [TensorDeclaration],
     metadata: [(String, String)] = [("format", "pt")],

@@ -2,7 +2,8 @@
 ///
 /// A pickle is a program for a small stack machine; its `GLOBAL` and `REDUCE` instructions call any
 /// Python function. Here only the names that `torch.save` needs to describe tensors are known, each
-/// to a Swift value; every other name is refused when it is mentioned, before anything could use it.
+/// to a Swift value; every other name is refused where it is mentioned, before anything can use
+/// it.
 /// Instructions: CPython's `Lib/pickletools.py`, protocols 2 to 5 as far as `torch.save` uses them.
 ///
 /// Compound values live in one array and refer to each other by index, so that neither deep nor
@@ -34,8 +35,8 @@ struct Unpickler {
   private var memo: [Int: Value] = [:]
   private(set) var nodes: [Node] = []
 
-  /// Far above what a table of tensors needs (some forty per tensor), far below what hurts.
-  private static let mostNodes = 4_000_000
+  /// Enough for a hundred thousand tensors, of seven nodes each, in about a hundred megabytes.
+  private static let mostNodes = 1_000_000
 
   init(_ bytes: UnsafeRawBufferPointer, file: String) {
     self.bytes = bytes

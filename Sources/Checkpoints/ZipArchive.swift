@@ -1,9 +1,9 @@
-import Tensors
+package import Tensors
 
 /// The table of contents of a zip archive whose entries are stored, not compressed, as `torch.save`
 /// writes them; entries are read in place. Layout: PKWARE APPNOTE 6.3.10, with the zip64 records.
-struct ZipArchive {
-  struct Entry {
+package struct ZipArchive {
+  package struct Entry {
     let name: String
     /// Where the entry's bytes lie in the file.
     let range: Range<Int>
@@ -11,7 +11,7 @@ struct ZipArchive {
   }
 
   let file: MappedFile
-  let entries: [String: Entry]
+  package let entries: [String: Entry]
 
   private static let localHeaderSignature = 0x0403_4b50
   private static let entrySignature = 0x0201_4b50
@@ -23,7 +23,7 @@ struct ZipArchive {
     file.byteCount >= 4 && file.bytes.loadUnaligned(as: UInt32.self) == localHeaderSignature
   }
 
-  init(_ file: MappedFile) throws(CheckpointError) {
+  package init(_ file: MappedFile) throws(CheckpointError) {
     self.file = file
     let reader = Reader(file: file)
     let end = try Self.findEnd(reader)
@@ -40,7 +40,7 @@ struct ZipArchive {
     self.entries = entries
   }
 
-  func bytes(_ entry: Entry) -> UnsafeRawBufferPointer {
+  package func bytes(_ entry: Entry) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(rebasing: file.bytes[entry.range])
   }
 

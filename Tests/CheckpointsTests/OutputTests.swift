@@ -269,18 +269,19 @@ import Testing
   }
 
   /// Root ignores permissions, so the child becomes nobody first.
-  @Test func aFolderWithoutPermissionIsNamed() async {
-    await #expect(processExitsWith: .success) {
-      try withTemporaryDirectory { folder in
-        chmod(folder, 0o555)
-        if geteuid() == 0 { try #require(setuid(65534) == 0) }
-        let error = #expect(throws: CheckpointError.self) {
-          try OutputDirectory("\(folder)/m", overwrite: false)
-        }
-        guard case .unwritable(_, "Permission denied") = error else {
-          Issue.record("\(String(describing: error))")
-          return
-        }
+  @Test func aFolderWithoutPermissionIsNamed() async throws {
+    let folder = NSTemporaryDirectory() + "pare-test-\(UUID())"
+    try manager.createDirectory(atPath: folder, withIntermediateDirectories: false)
+    defer { try? manager.removeItem(atPath: folder) }
+    chmod(folder, 0o555)
+    await #expect(processExitsWith: .success) { [folder = folder as String] in
+      if geteuid() == 0 { try #require(setuid(65534) == 0) }
+      let error = #expect(throws: CheckpointError.self) {
+        try OutputDirectory("\(folder)/m", overwrite: false)
+      }
+      guard case .unwritable(_, "Permission denied") = error else {
+        Issue.record("\(String(describing: error))")
+        return
       }
     }
   }
