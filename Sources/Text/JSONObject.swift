@@ -95,3 +95,8 @@ extension JSONObject: Sequence {
     zip(keys, values).makeIterator()
   }
 }
+
+extension JSONObject {
+  /// The keys as text, for objects whose keys are known to be plain.
+  public var keyStrings: [String] { keys.map { String(decoding: $0, as: UTF8.self) } }
+}

@@ -1,5 +1,12 @@
 #ifndef PARE_CKERNELS_H
 #define PARE_CKERNELS_H
-#include <stddef.h>
-#include <stdint.h>
+#include "attention.h"
+#include "divergence.h"
+#include "files.h"
+#include "mapping.h"
+#include "pool.h"
+#include "quantize_groups.h"
+#include "rows.h"
+#include "sha256.h"
+#include "vector.h"
 #endif

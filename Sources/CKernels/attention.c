@@ -1,0 +1,62 @@
+#include "attention.h"
+
+#include <math.h>
+
+#include "rows.h"
+
+void pare_online_softmax(const struct pare_score_tile *t) {
+  for (size_t r = 0; r < t->rows; r++) {
+    float *row = t->scores + r * t->stride;
+    const size_t query = t->first_query + r;
+    // Visible columns: keys in (query - window, query].
+    size_t end = query < t->first_key ? 0 : query - t->first_key + 1;
+    if (end > t->columns) end = t->columns;
+    size_t start = 0;
+    if (t->window && query >= t->window) {
+      const size_t first_visible = query - t->window + 1;
+      if (first_visible > t->first_key) start = first_visible - t->first_key;
+      if (start > end) start = end;
+    }
+    for (size_t c = 0; c < start; c++) row[c] = 0;
+    for (size_t c = end; c < t->columns; c++) row[c] = 0;
+    if (start == end) {
+      t->rescale[r] = 1;
+      continue;
+    }
+    const size_t visible = end - start;
+    if (t->soft_cap > 0) pare_soft_cap(row + start, t->soft_cap, row + start, visible);
+    if (t->slope != 0) {
+      for (size_t c = start; c < end; c++) {
+        row[c] += t->slope * ((float)(t->first_key + c) - (float)query);
+      }
+    }
+    const float before = t->maximum[r];
+    const float top = fmaxf(before, pare_max(row + start, visible));
+    const float rescale = before == -INFINITY ? 0 : expf(before - top);
+    t->rescale[r] = rescale;
+    t->maximum[r] = top;
+    t->sum[r] = t->sum[r] * rescale + pare_exp_shifted(row + start, top, row + start, visible);
+  }
+}
+
+void pare_scale_rows(float *y, const float *factor, size_t rows, size_t columns) {
+  for (size_t r = 0; r < rows; r++) {
+    if (factor[r] != 1) pare_scale(y + r * columns, factor[r], y + r * columns, columns);
+  }
+}
+
+void pare_attend_one(
+    const float *query, const float *keys, const float *values, size_t count, size_t dim,
+    float scale, float soft_cap, float slope, size_t first_distance, float *scores, float *target) {
+  for (size_t k = 0; k < count; k++) {
+    scores[k] = pare_dot_f32(keys + k * dim, query, dim) * scale;
+  }
+  if (soft_cap > 0) pare_soft_cap(scores, soft_cap, scores, count);
+  if (slope != 0) {
+    for (size_t k = 0; k < count; k++) scores[k] += slope * ((float)k - (float)first_distance);
+  }
+  const float sum = pare_exp_shifted(scores, pare_max(scores, count), scores, count);
+  for (size_t d = 0; d < dim; d++) target[d] = 0;
+  for (size_t k = 0; k < count; k++) pare_accumulate(scores[k], values + k * dim, target, dim);
+  pare_scale(target, 1 / sum, target, dim);
+}
