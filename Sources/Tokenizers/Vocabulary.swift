@@ -44,7 +44,7 @@ struct Vocabulary: Sendable {
     }
     if (count + 1) * 2 > slots.count { grow() }
     tokens[id] = token
-    let slot = token.withUnsafeBytes { slot(for: $0) }
+    let slot = token.withUnsafeBytes { bytes in self.slot(for: bytes) }
     if slots[slot] == 0 {
       slots[slot] = Int32(id + 1)
       count += 1
