@@ -1,0 +1,111 @@
+public import Tensors
+
+/// A transformer block as an ordered list of stages, each a few matrices that share one input.
+/// `forward` runs them in turn; a calibration walk runs one stage over all samples before the next,
+/// so that a stage's matrices can be replaced while only its inputs are kept.
+public struct Block: Sendable {
+  public enum Stage: CaseIterable, Sendable {
+    case queryKeyValue, attention, attentionOutput, feedForwardInput, feedForwardOutput
+  }
+
+  public let configuration: BlockConfiguration
+  /// `[q, k, v]`, or one fused matrix.
+  public var attentionInputs: [Linear]
+  public var attentionOutput: Linear
+  /// `[gate, up]`, one fused `[gate | up]`, or `[up]`.
+  public var feedForwardInputs: [Linear]
+  public var feedForwardOutput: Linear
+  public var attentionNorms: Norms
+  public var feedForwardNorms: Norms
+  public var queryNorm: Norm?
+  public var keyNorm: Norm?
+
+  public struct Norms: Sendable {
+    public var before: Norm?
+    public var output: Norm?
+    public var after: Norm?
+  }
+
+  /// Where a block stands between two stages.
+  public struct State {
+    /// The residual stream `[tokens, hidden]`.
+    public var residual: Tensor
+    /// What the matrices of the next stage multiply.
+    public var input: Tensor
+    var queries, keys, values: Tensor?
+    /// The other branch's contribution, where both read the block's input.
+    var pending: Tensor?
+  }
+
+  /// What attention needs to know of the text around the tokens.
+  package struct Context {
+    package let cache: KVCache
+    package let index: Int
+    package let rotary: RotaryTable?
+  }
+
+  /// - Parameter x: `[tokens, hidden]`
+  package func forward(_ x: Tensor, _ context: Context) -> Tensor {
+    var state = begin(x)
+    for stage in Stage.allCases { run(stage, &state, context) }
+    return state.residual
+  }
+
+  package func begin(_ x: Tensor) -> State {
+    let normed = attentionNorms.before?(x) ?? x
+    return State(residual: configuration.residualIsNormed ? normed : x, input: normed)
+  }
+
+  package func run(_ stage: Stage, _ state: inout State, _ context: Context) {
+    switch stage {
+    case .queryKeyValue: projectInputs(&state)
+    case .attention: attend(&state, context)
+    case .attentionOutput: finishAttention(&state)
+    case .feedForwardInput: expand(&state)
+    case .feedForwardOutput: finishFeedForward(&state)
+    }
+  }
+
+  private func finishAttention(_ state: inout State) {
+    var branch = attentionOutput(state.input)
+    if let norm = attentionNorms.output { branch = norm(branch) }
+    if configuration.isParallel {
+      state.pending = branch
+      state.input = feedForwardNorms.before?(state.residual) ?? state.residual
+      return
+    }
+    var x = state.residual + branch
+    if let norm = attentionNorms.after { x = norm(x) }
+    let normed = feedForwardNorms.before?(x) ?? x
+    state.residual = configuration.residualIsNormed ? normed : x
+    state.input = normed
+  }
+
+  private func expand(_ state: inout State) {
+    let activation = configuration.feedForward.activation
+    guard configuration.feedForward.isGated else {
+      state.input = feedForwardInputs[0](state.input).activated(activation)
+      return
+    }
+    let size = configuration.feedForward.intermediateSize
+    let (gate, up): (Tensor, Tensor)
+    if feedForwardInputs.count == 1 {
+      let both = feedForwardInputs[0](state.input)
+      (gate, up) = (both.columns(0..<size), both.columns(size..<(2 * size)))
+    } else {
+      (gate, up) = (feedForwardInputs[0](state.input), feedForwardInputs[1](state.input))
+    }
+    state.input = Tensor.gated(gate, up, activation)
+  }
+
+  private func finishFeedForward(_ state: inout State) {
+    var branch = feedForwardOutput(state.input)
+    if let norm = feedForwardNorms.output { branch = norm(branch) }
+    var x = state.residual + branch
+    if let pending = state.pending { x = x + pending }
+    if let norm = feedForwardNorms.after { x = norm(x) }
+    state.residual = x
+    state.input = x
+    state.pending = nil
+  }
+}

@@ -1,0 +1,115 @@
+import Codecs
+public import Text
+
+extension CompressedTensors {
+  /// Reads `quantization_config` of a `config.json`.
+  ///
+  /// - Throws: `ModelError.unsupportedQuantization` naming the method, format or setting that cannot
+  ///   be read.
+  public init(quantizationConfig json: JSON, path: String) throws(ModelError) {
+    func bad(_ reason: String) -> ModelError { .unsupportedQuantization(reason: reason, path: path) }
+    guard let config = json.object else { throw bad("quantization_config is not an object") }
+    let method = config["quant_method"]?.string ?? "absent"
+    guard method == "compressed-tensors" else { throw bad("quant_method \(method)") }
+    let modelFormat = config["format"]?.string
+    guard let groupsObject = config["config_groups"]?.object else {
+      throw bad("config_groups is missing")
+    }
+    if let cache = config["kv_cache_scheme"], !cache.isNull { throw bad("kv_cache_scheme") }
+    if let sparsity = config["sparsity_config"]?.object, sparsity.keyStrings.contains("format"),
+      sparsity["format"]?.string != "dense"
+    {
+      throw bad("sparsity_config \(sparsity["format"]?.string ?? "")")
+    }
+    var groups: [Group] = []
+    for name in groupsObject.keyStrings {
+      guard let group = groupsObject[name]?.object else { throw bad("\(name) is not an object") }
+      for activations in ["input_activations", "output_activations"] {
+        if let value = group[activations], !value.isNull {
+          throw bad("\(name).\(activations): quantized activations")
+        }
+      }
+      guard let weights = group["weights"]?.object else { continue }
+      let format = group["format"]?.string ?? modelFormat ?? "absent"
+      guard let format = AffineGroups.Layout(rawValue: format) else { throw bad("format \(format)") }
+      let targets = group["targets"]?.array?.compactMap(\.string) ?? []
+      guard !targets.isEmpty else { throw bad("\(name) has no targets") }
+      groups.append(
+        Group(targets: targets, scheme: try Self.scheme(weights, format, name, path)))
+    }
+    let ignore = config["ignore"]?.array?.compactMap(\.string) ?? []
+    try self.init(groups: groups, ignore: ignore)
+  }
+
+  private static func scheme(
+    _ weights: JSONObject, _ format: AffineGroups.Layout, _ name: String, _ path: String
+  ) throws(ModelError) -> Scheme {
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "\(name).weights: \(reason)", path: path)
+    }
+    let type = weights["type"]?.string ?? "int"
+    guard type == "int" else { throw bad("type \(type)") }
+    guard let bits = weights["num_bits"]?.int, AffineGroups.supportedBits.contains(bits) else {
+      throw bad("num_bits should be 2, 3, 4, 5, 6 or 8")
+    }
+    let groupSize = weights["group_size"]?.int
+    let granularity: AffineGroups.Granularity
+    switch weights["strategy"]?.string {
+    case "tensor": granularity = .tensor
+    case "channel": granularity = .channel
+    case "group", nil:
+      guard let groupSize, groupSize != -1 else {
+        granularity = .channel
+        break
+      }
+      guard AffineGroups.supportedGroupSizes.contains(groupSize) else {
+        throw bad("group_size should be 16 to 256")
+      }
+      granularity = .group(groupSize)
+    case .some(let other): throw bad("strategy \(other)")
+    }
+    return Scheme(
+      format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
+      granularity: granularity)
+  }
+
+  /// The `quantization_config` that readers of compressed-tensors expect. No key is invented:
+  /// they refuse unknown ones.
+  public var quantizationConfig: JSON {
+    let formats = Set(groups.map(\.scheme.format))
+    let format = formats.count == 1 ? formats.first?.rawValue : "mixed-precision"
+    let configGroups = groups.enumerated().map { index, group in
+      ("group_\(index)", Self.json(group))
+    }
+    return [
+      "quant_method": "compressed-tensors",
+      "format": JSON(format ?? "dense"),
+      "quantization_status": "compressed",
+      "global_compression_ratio": nil,
+      "ignore": .array(ignore.map { JSON($0) }),
+      "kv_cache_scheme": nil,
+      "config_groups": .object(JSONObject(configGroups)),
+    ]
+  }
+
+  private static func json(_ group: Group) -> JSON {
+    let (strategy, size): (JSON, JSON) =
+      switch group.scheme.granularity {
+      case .tensor: ("tensor", nil)
+      case .channel: ("channel", nil)
+      case .group(let size): ("group", JSON(size))
+      }
+    return [
+      "targets": .array(group.targets.map { JSON($0) }),
+      "weights": [
+        "num_bits": JSON(group.scheme.bits), "type": "int",
+        "symmetric": JSON(group.scheme.isSymmetric), "strategy": strategy, "group_size": size,
+        "block_structure": nil, "dynamic": false, "actorder": nil, "observer": "minmax",
+        "observer_kwargs": .object(JSONObject()),
+      ],
+      "input_activations": nil,
+      "output_activations": nil,
+      "format": JSON(group.scheme.format.rawValue),
+    ]
+  }
+}

@@ -1,0 +1,98 @@
+public import Codecs
+package import Tensors
+import Text
+
+/// The `quantization_config` of compressed-tensors: which modules are quantized, and how.
+/// Layout after vllm-project/compressed-tensors (`config`, `quantization/quant_args.py`).
+public struct CompressedTensors: Sendable {
+  /// How one matrix is stored.
+  public struct Scheme: Sendable, Hashable {
+    public var format: AffineGroups.Layout
+    public var bits: Int
+    public var isSymmetric: Bool
+    public var granularity: AffineGroups.Granularity
+
+    public init(
+      format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
+      granularity: AffineGroups.Granularity
+    ) {
+      self.format = format
+      self.bits = bits
+      self.isSymmetric = isSymmetric
+      self.granularity = granularity
+    }
+
+    /// The codec of one matrix.
+    /// - Parameter scaleType: as its scales are stored.
+    package func codec(scaleType: DType) throws(CodecError) -> AffineGroups {
+      try AffineGroups(
+        bits: bits, granularity: granularity, isSymmetric: isSymmetric, scaleType: scaleType,
+        layout: format)
+    }
+
+    /// Endings of the tensors that must stand in place of `weight`.
+    public var requiredSuffixes: [String] {
+      let weight =
+        format == .packed
+        ? ["weight_packed", "weight_scale", "weight_shape"] : ["weight", "weight_scale"]
+      return weight + (isSymmetric ? [] : ["weight_zero_point"])
+    }
+
+    /// Endings that may stand there: some writers store the zeros of symmetric grids too, and the
+    /// codec refuses an order of columns by name.
+    public var componentSuffixes: [String] {
+      requiredSuffixes + (isSymmetric ? ["weight_zero_point"] : []) + ["weight_g_idx"]
+    }
+  }
+
+  public struct Group: Sendable {
+    /// Class names (`Linear`), module names, or `re:` and a pattern.
+    public var targets: [String]
+    public var scheme: Scheme
+
+    public init(targets: [String], scheme: Scheme) {
+      self.targets = targets
+      self.scheme = scheme
+    }
+  }
+
+  public var groups: [Group]
+  public var ignore: [String]
+  private var patterns: [String: Pattern]
+
+  /// - Throws: `ModelError.unsupportedQuantization` for a pattern that cannot be used.
+  public init(groups: [Group], ignore: [String]) throws(ModelError) {
+    self.groups = groups
+    self.ignore = ignore
+    patterns = [:]
+    for target in groups.flatMap(\.targets) + ignore where target.hasPrefix("re:") {
+      do {
+        patterns[target] = try Pattern(String(target.dropFirst(3)))
+      } catch {
+        throw .unsupportedQuantization(reason: "\(target): \(error)", path: "config.json")
+      }
+    }
+  }
+
+  /// The scheme of a module, `nil` where it stays dense. Names win over patterns, patterns over
+  /// classes, as in compressed-tensors.
+  public func scheme(forModule module: String, className: String = "Linear") -> Scheme? {
+    if ignore.contains(where: { matches($0, module, className) }) { return nil }
+    let kinds: [(String) -> Bool] = [
+      { $0 == module },
+      { $0.hasPrefix("re:") && self.matches($0, module, className) },
+      { $0 == className },
+    ]
+    for kind in kinds {
+      if let group = groups.first(where: { $0.targets.contains(where: kind) }) {
+        return group.scheme
+      }
+    }
+    return nil
+  }
+
+  private func matches(_ target: String, _ module: String, _ className: String) -> Bool {
+    if let pattern = patterns[target] { return pattern.matchesPrefix(of: Array(module.utf8)) }
+    return target == module || target == className
+  }
+}

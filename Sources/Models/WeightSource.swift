@@ -1,0 +1,104 @@
+package import Checkpoints
+import Codecs
+import Tensors
+
+/// Finds a configuration's tensors in a checkpoint, after checking that both agree.
+package struct WeightSource {
+  package let checkpoint: Checkpoint
+  package let configuration: ModelConfiguration
+  package let quantization: CompressedTensors?
+  private let stripsPrefix: Bool
+
+  /// Checks every declared tensor's presence, shape and type, and that nothing else is there.
+  package init(
+    checkpoint: Checkpoint, configuration: ModelConfiguration, quantization: CompressedTensors?
+  ) throws(ModelError) {
+    self.checkpoint = checkpoint
+    self.configuration = configuration
+    self.quantization = quantization
+    let prefix = configuration.basePrefix
+    stripsPrefix = !checkpoint.names.contains { $0.hasPrefix(prefix) }
+    try verify()
+  }
+
+  /// The name a declared tensor has in this checkpoint.
+  package func storedName(_ declared: String) -> String {
+    stripsPrefix && declared.hasPrefix(configuration.basePrefix)
+      ? String(declared.dropFirst(configuration.basePrefix.count)) : declared
+  }
+
+  /// How a module's matrix is stored if it is quantized.
+  package func scheme(of declaration: ModelTensor) -> CompressedTensors.Scheme? {
+    guard let quantization, declaration.isMatrix, declaration.role.canBeQuantized else {
+      return nil
+    }
+    return quantization.scheme(forModule: storedName(declaration.module))
+  }
+
+  private func verify() throws(ModelError) {
+    var expected: Set<String> = []
+    var missing: [String] = []
+    for declaration in configuration.tensors {
+      let name = storedName(declaration.name)
+      if let scheme = scheme(of: declaration) {
+        // The codec checks shapes; here only what must exist.
+        let module = storedName(declaration.module)
+        for suffix in scheme.componentSuffixes { expected.insert("\(module).\(suffix)") }
+        for suffix in scheme.requiredSuffixes where !checkpoint.contains("\(module).\(suffix)") {
+          missing.append("\(module).\(suffix)")
+        }
+        continue
+      }
+      expected.insert(name)
+      guard let info = checkpoint.info(name) else {
+        missing.append(name)
+        continue
+      }
+      guard info.shape == declaration.shape else {
+        throw .wrongShape(
+          name: name, expected: declaration.shape, actual: info.shape, path: checkpoint.path)
+      }
+      guard info.dtype.isFloatingPoint else {
+        throw .wrongType(name: name, found: info.dtype.rawValue, path: checkpoint.path)
+      }
+    }
+    guard missing.isEmpty else { throw .missingTensors(missing, path: checkpoint.path) }
+    try verifyTie(&expected)
+    let unexpected = checkpoint.names.filter { name in
+      !expected.contains(name) && !configuration.inertSuffixes.contains { name.hasSuffix($0) }
+    }
+    guard unexpected.isEmpty else { throw .unexpectedTensors(unexpected, path: checkpoint.path) }
+  }
+
+  /// Some checkpoints store a tied head again; it must then be the embedding, bit by bit.
+  private func verifyTie(_ expected: inout Set<String>) throws(ModelError) {
+    let head = "\(configuration.head.name).weight"
+    guard configuration.head.isTied, let info = checkpoint.info(head) else { return }
+    let embedding = storedName("\(configuration.embedding.name).weight")
+    let isSame: Bool
+    do {
+      let (a, b) = (try checkpoint.tensor(head), try checkpoint.tensor(embedding))
+      isSame =
+        info.shape == a.shape && a.dtype == b.dtype && a.shape == b.shape
+        && a.hasSameBytes(as: b)
+      a.giveBack()
+      b.giveBack()
+    } catch {
+      throw .malformedConfiguration(path: checkpoint.path, reason: "\(error)")
+    }
+    guard isSame else {
+      throw .tiedTensorsDiffer(embedding: embedding, head: head, path: checkpoint.path)
+    }
+    expected.insert(head)
+  }
+}
+
+extension Role {
+  /// Matrices that a quantization scheme may apply to.
+  package var canBeQuantized: Bool {
+    switch self {
+    case .positionEmbedding, .norm, .bias: false
+    default: true
+    }
+  }
+}
