@@ -10,6 +10,16 @@ public struct ModelTensor: Sendable {
   /// Stored `[in, out]`.
   public var isTransposed = false
 
+  package init(
+    name: String, shape: [Int], role: Role, block: Int? = nil, isTransposed: Bool = false
+  ) {
+    self.name = name
+    self.shape = shape
+    self.role = role
+    self.block = block
+    self.isTransposed = isTransposed
+  }
+
   /// The module path: the name without `.weight` or `.bias`.
   public var module: String {
     for suffix in [".weight", ".bias"] where name.hasSuffix(suffix) {

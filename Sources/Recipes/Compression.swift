@@ -1,0 +1,145 @@
+import Checkpoints
+import Codecs
+import Models
+import Quantization
+import Runtime
+import Tensors
+public import Text
+
+/// Carries a plan out: reads tensor by tensor, writes shard by shard, and lets the output appear
+/// under its name only when it is whole, reopened and equal to what was in memory.
+public struct Compression {
+  public let plan: Plan
+  /// Bytes after which a new shard begins.
+  public var shardByteLimit = SafetensorsWriter.defaultShardByteLimit
+  private let source: WeightSource
+  private let config: JSON
+
+  /// Told before each tensor and at the end.
+  public struct Progress: Sendable {
+    public var tensor: String
+    public var bytesDone: Int
+    public var bytesTotal: Int
+  }
+
+  /// Checks a checkpoint against its configuration and resolves the recipe; nothing is written.
+  ///
+  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`, `RecipeError`.
+  public init(_ recipe: Recipe, model path: String, consumer: Consumer = .transformers) throws {
+    let checkpoint = try Checkpoint.open(path)
+    config = try LanguageModel.config(of: checkpoint)
+    source = try WeightSource(
+      checkpoint: checkpoint,
+      configuration: try ModelConfiguration(config: config, path: checkpoint.path),
+      quantization: try LanguageModel.quantization(config, path: checkpoint.path))
+    plan = try Plan(recipe, for: source, consumer: consumer)
+  }
+
+  /// - Parameters:
+  ///   - evaluate: measures the finished but not yet renamed model at a path; what it returns
+  ///     goes into the report under `measurements`.
+  /// - Returns: what was really done.
+  /// - Throws: as the initializer; `RecipeError.badTensor` for weights that are not finite,
+  ///   `.verificationFailed` if the disk gives back other bytes than it was given.
+  public func run(
+    output: String, overwrite: Bool, onProgress: (Progress) throws -> Void = { _ in },
+    evaluate: (String) throws -> JSON? = { _ in nil }
+  ) throws -> Report {
+    let clock = ContinuousClock()
+    let start = clock.now
+    let directory = try OutputDirectory(
+      output, overwrite: overwrite, inputs: source.checkpoint.inputPaths)
+    do {
+      let (results, digests) = try writeTensors(to: directory.path, onProgress)
+      try writeSideFiles(to: directory)
+      try verify(directory.path, digests)
+      var report = Report(
+        plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
+        measurements: try evaluate(directory.path))
+      try directory.write("pare.json", report.json(withTimings: false).serialized(pretty: true))
+      try directory.finish()
+      report.output = output
+      report.notes = directory.notes
+      report.seconds = (clock.now - start).inSeconds
+      report.peakResidentBytes = ProcessMemory.peakResidentBytes
+      return report
+    } catch {
+      directory.discard()
+      throw error
+    }
+  }
+
+  private func writeTensors(to path: String, _ onProgress: (Progress) throws -> Void) throws
+    -> ([Report.TensorResult], digests: [String: String])
+  {
+    var writer = try SafetensorsWriter(
+      folder: path, tensors: plan.rows.flatMap(\.outputs), shardByteLimit: shardByteLimit)
+    var results: [Report.TensorResult] = []
+    let clock = ContinuousClock()
+    var done = 0
+    for row in plan.rows {
+      try onProgress(
+        Progress(tensor: row.name, bytesDone: done, bytesTotal: plan.bytesBefore))
+      let start = clock.now
+      let error = try write(row, to: &writer)
+      try source.checkpoint.checkIntact()
+      done += row.bytesBefore
+      results.append(
+        Report.TensorResult(row: row, error: error, seconds: (clock.now - start).inSeconds))
+    }
+    let digests = try writer.finish()
+    try onProgress(Progress(tensor: "checking", bytesDone: done, bytesTotal: plan.bytesBefore))
+    return (results, digests)
+  }
+
+  private func write(_ row: Plan.Row, to writer: inout SafetensorsWriter) throws -> EncodingError? {
+    switch row.action {
+    case .drop: return nil
+    case .keep:
+      let tensor = try source.checkpoint.tensor(row.name)
+      try writer.append(row.name, tensor)
+      tensor.giveBack()
+      return nil
+    case .quantize(let codec, let stage):
+      let stored = try source.checkpoint.tensor(row.name)
+      do {
+        let result = try stage.method(codec).compress(
+          row.tensor.isTransposed ? stored.transposed() : stored)
+        stored.giveBack()
+        for (suffix, tensor) in result.weight.encoded() {
+          try writer.append("\(row.module).\(suffix)", tensor)
+        }
+        return result.error
+      } catch let error as QuantizationError {
+        // Zeros and worse appear where a file was cut short while it was read.
+        try source.checkpoint.checkIntact()
+        throw RecipeError.badTensor(
+          row.name, path: source.checkpoint.path, reason: error.description)
+      }
+    }
+  }
+
+  /// `config.json` gains the quantization; everything else is carried over byte by byte.
+  private func writeSideFiles(to directory: OutputDirectory) throws {
+    for name in source.checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
+      try directory.write(name, source.checkpoint.readSideFile(name))
+    }
+    guard let layout = try plan.layout(), case .object(var fields) = config else {
+      try directory.write("config.json", source.checkpoint.readSideFile("config.json"))
+      return
+    }
+    fields["quantization_config"] = layout.quantizationConfig
+    try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
+  }
+
+  /// Reopens the output as any reader would and compares every tensor with what was in memory.
+  private func verify(_ path: String, _ digests: [String: String]) throws {
+    let written = try LanguageModel.load(path).checkpoint
+    for tensor in plan.rows.flatMap(\.outputs) {
+      guard try written.digest(of: tensor.name) == digests[tensor.name] else {
+        throw RecipeError.verificationFailed(tensor: tensor.name)
+      }
+    }
+    try written.checkIntact()
+  }
+}

@@ -1,0 +1,215 @@
+import Codecs
+import Foundation
+import Yams
+
+extension Recipe {
+  /// Reads a recipe from YAML text. Every error carries the line it is about.
+  public init(yaml: String, name: String) throws(RecipeError) {
+    let root: Node?
+    do {
+      root = try Yams.compose(yaml: yaml)
+    } catch let error as YamlError {
+      throw .malformed(Self.oneLine(error), line: Self.line(error))
+    } catch {
+      throw .malformed("\(error)", line: nil)
+    }
+    guard let root else { throw .malformed("the recipe is empty", line: 1) }
+    var fields = try Fields(root, "a recipe")
+    let title = try fields.text("name") ?? name
+    let seed = try fields.integer("seed") ?? 0
+    guard seed >= 0 else {
+      throw .badSetting("seed", value: String(seed), expected: "0 or more", line: fields.line)
+    }
+    let nodes = try fields.list("stages")
+    guard !nodes.isEmpty else { throw .malformed("there are no stages", line: fields.line) }
+    var stages: [Stage] = []
+    for node in nodes {
+      var stage = try Fields(node, "a stage")
+      let body = try stage.node("quantize")
+      try stage.finish()
+      guard let body else { throw .malformed("a stage names no method", line: stage.line) }
+      stages.append(.quantize(try QuantizeStage(body)))
+    }
+    try fields.finish()
+    self.init(name: title, seed: UInt64(seed), stages: stages)
+  }
+
+  /// A file's recipe, or the preset of that name.
+  public static func named(_ nameOrPath: String) throws(RecipeError) -> Recipe {
+    if let preset = presets[nameOrPath] { return preset }
+    guard FileManager.default.fileExists(atPath: nameOrPath) else {
+      throw .unknownPreset(nameOrPath, known: presets.keys.sorted())
+    }
+    let text: String
+    do {
+      text = try String(contentsOfFile: nameOrPath, encoding: .utf8)
+    } catch {
+      throw .unreadable(path: nameOrPath, reason: error.localizedDescription)
+    }
+    let file = URL(filePath: nameOrPath).deletingPathExtension().lastPathComponent
+    return try Recipe(yaml: text, name: file)
+  }
+
+  private static func line(_ error: YamlError) -> Int? {
+    switch error {
+    case .scanner(_, _, let mark, _), .parser(_, _, let mark, _), .composer(_, _, let mark, _):
+      mark.line
+    case .duplicatedKeysInMapping(_, let context): context.mark.line
+    default: nil
+    }
+  }
+
+  private static func oneLine(_ error: YamlError) -> String {
+    switch error {
+    case .scanner(_, let problem, _, _), .parser(_, let problem, _, _),
+      .composer(_, let problem, _, _):
+      problem
+    case .duplicatedKeysInMapping(let duplicates, _):
+      "a key stands twice: \(duplicates.map { "\($0)" }.joined(separator: ", "))"
+    default: "this is not YAML"
+    }
+  }
+}
+
+extension QuantizeStage {
+  fileprivate init(_ node: Node) throws(RecipeError) {
+    self.init()
+    var fields = try Fields(node, "quantize")
+    line = fields.line
+    method = try fields.choice("method") ?? method
+    bits = try fields.integer("bits") ?? bits
+    if let size = try fields.integer("group_size") {
+      granularity = size == -1 ? .channel : .group(size)
+    }
+    switch try fields.text("strategy") {
+    case nil, "group": break
+    case "channel": granularity = .channel
+    case "tensor": granularity = .tensor
+    case .some(let other):
+      throw .badSetting(
+        "strategy", value: other, expected: "group, channel or tensor",
+        line: fields.line(of: "strategy"))
+    }
+    isSymmetric = try fields.flag("symmetric") ?? isSymmetric
+    clipping = try fields.choice("clipping") ?? clipping
+    indivisible = try fields.choice("indivisible") ?? indivisible
+    if let text = try fields.text("format") {
+      guard let format = AffineGroups.Layout(rawValue: text) else {
+        throw .badSetting(
+          "format", value: text, expected: "pack-quantized or int-quantized",
+          line: fields.line(of: "format"))
+      }
+      self.format = format
+    }
+    if let text = try fields.text("blocks") {
+      guard let range = Self.range(text) else {
+        throw .badSetting(
+          "blocks", value: text, expected: "first-last, such as 0-3",
+          line: fields.line(of: "blocks"))
+      }
+      blocks = range
+    }
+    if let targets = try fields.targets("targets") { self.targets = targets }
+    if let ignore = try fields.targets("ignore") { self.ignore = ignore }
+    try fields.finish()
+    try validate()
+  }
+
+  /// `0-3`, or `2` for one block.
+  public static func range(_ text: String) -> ClosedRange<Int>? {
+    let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+    guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2,
+      first <= last
+    else { return nil }
+    return first...last
+  }
+}
+
+/// One YAML mapping, read key by key so that what was never asked for is an error.
+private struct Fields {
+  let what: String
+  let line: Int?
+  private var nodes: [String: Node] = [:]
+  private var lines: [String: Int?] = [:]
+  private var asked: [String] = []
+
+  init(_ node: Node, _ what: String) throws(RecipeError) {
+    guard let mapping = node.mapping else {
+      throw .malformed("\(what) should be a mapping of keys to values", line: node.mark?.line)
+    }
+    self.what = what
+    line = node.mark?.line
+    for (key, value) in mapping {
+      guard let name = key.string else {
+        throw .malformed("a key of \(what) is not text", line: key.mark?.line)
+      }
+      nodes[name] = value
+      lines[name] = key.mark?.line
+    }
+  }
+
+  func line(of key: String) -> Int? { lines[key] ?? line }
+
+  mutating func node(_ key: String) throws(RecipeError) -> Node? {
+    asked.append(key)
+    return nodes[key]
+  }
+
+  mutating func text(_ key: String) throws(RecipeError) -> String? {
+    guard let node = try node(key) else { return nil }
+    guard let text = node.scalar?.string else { throw bad(key, "a single value") }
+    return text
+  }
+
+  mutating func integer(_ key: String) throws(RecipeError) -> Int? {
+    guard let text = try text(key) else { return nil }
+    guard let value = Int(text) else { throw bad(key, "an integer") }
+    return value
+  }
+
+  mutating func flag(_ key: String) throws(RecipeError) -> Bool? {
+    guard let node = try node(key) else { return nil }
+    guard let value = node.bool else { throw bad(key, "true or false") }
+    return value
+  }
+
+  mutating func choice<C: RawRepresentable & CaseIterable>(_ key: String) throws(RecipeError) -> C?
+  where C.RawValue == String {
+    guard let text = try text(key) else { return nil }
+    guard let value = C(rawValue: text) else {
+      throw bad(key, "one of " + C.allCases.map(\.rawValue).joined(separator: ", "))
+    }
+    return value
+  }
+
+  mutating func list(_ key: String) throws(RecipeError) -> [Node] {
+    guard let node = try node(key) else { throw .malformed("\(what) lacks \(key)", line: line) }
+    guard let sequence = node.sequence else { throw bad(key, "a list") }
+    return Array(sequence)
+  }
+
+  mutating func targets(_ key: String) throws(RecipeError) -> [Target]? {
+    guard let node = try node(key) else { return nil }
+    if let one = node.scalar?.string { return [Target(one, line: node.mark?.line)] }
+    guard let sequence = node.sequence else { throw bad(key, "a target or a list of them") }
+    var targets: [Target] = []
+    for item in sequence {
+      guard let text = item.scalar?.string else { throw bad(key, "a list of targets") }
+      targets.append(Target(text, line: item.mark?.line))
+    }
+    return targets
+  }
+
+  /// - Throws: `RecipeError.unknownKey` for the first key that nothing asked for.
+  func finish() throws(RecipeError) {
+    let unknown = nodes.keys.filter { !asked.contains($0) }
+      .min { (line(of: $0) ?? 0, $0) < (line(of: $1) ?? 0, $1) }
+    if let unknown { throw .unknownKey(unknown, known: asked, line: line(of: unknown)) }
+  }
+
+  private func bad(_ key: String, _ expected: String) -> RecipeError {
+    .badSetting(
+      key, value: nodes[key]?.scalar?.string ?? "a structure", expected: expected,
+      line: line(of: key))
+  }
+}
