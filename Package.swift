@@ -60,7 +60,10 @@ let package = Package(
       ]),
     .executableTarget(
       name: "pare",
-      dependencies: ["Recipes", argumentParser],
+      dependencies: [
+        "Recipes", "Checkpoints", "Codecs", "Evaluation", "Models", "Runtime", "Tensors", "Text",
+        "Tokenizers", argumentParser,
+      ],
       path: "Sources/CommandLine",
       swiftSettings: strict),
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),

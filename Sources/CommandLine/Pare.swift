@@ -1,8 +1,56 @@
 import ArgumentParser
+import Checkpoints
+import Foundation
+import Recipes
 
 @main
 struct Pare: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract:
-      "Makes a large language model fit the device it must run on, and proves what that cost.")
+    commandName: "pare",
+    abstract: "Makes a language model fit the device it must run on, and proves what that cost.",
+    discussion: """
+      Start here:
+
+        pare demo
+        pare inspect MODEL
+        pare quantize MODEL -o smaller --bits 4
+        pare eval divergence smaller --baseline MODEL --file text.txt
+        pare run smaller --prompt "Once upon a time"
+
+      MODEL is the folder of a Hugging Face checkpoint. Results go to stdout, progress to stderr.
+      Exit codes: 0 done, 1 failed, 3 a --require gate failed, 64 wrong usage, 130 interrupted.
+      """,
+    version: PareVersion.current,
+    subcommands: [
+      Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Eval.self, Run.self,
+      Demo.self,
+    ])
+
+  static func main() {
+    Interruption.install()
+    main(nil)
+  }
+}
+
+/// Ctrl-C and a polite kill leave nothing half-written: unfinished outputs are removed, then the
+/// process ends with the customary code.
+enum Interruption {
+  static func install() {
+    for (number, code) in [(SIGINT, Int32(130)), (SIGTERM, Int32(143))] {
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(
+        signal: number, queue: .global(qos: .userInitiated))
+      source.setEventHandler {
+        OutputDirectory.discardAllActive()
+        exit(code)
+      }
+      source.activate()
+      sources.append(source)
+    }
+    // A reader that closes the pipe, as `head` does, ends the program quietly.
+    signal(SIGPIPE, SIG_DFL)
+  }
+
+  /// Kept alive for the whole run; written once, before any other thread exists.
+  nonisolated(unsafe) private static var sources: [any DispatchSourceSignal] = []
 }

@@ -2,6 +2,12 @@ import CKernels
 public import Models
 package import Tensors
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// How far a model's predictions are from a baseline's on the same text, token by token.
 public struct Divergence: Sendable {
   /// KL(baseline ‖ model) at every scored position, nats.
@@ -16,6 +22,11 @@ public struct Divergence: Sendable {
   public var tokens: Int { tokenKLs.count }
   public var klMean: Double { Statistics.mean(tokenKLs) }
   public var klStandardError: Double { Statistics.standardError(tokenKLs) }
+  /// Mean −log p of the true tokens under the model, nats per token.
+  public var nll: Double { Statistics.mean(tokenNLLs) }
+  public var perplexity: Double { exp(nll) }
+  /// To first order, taking tokens as independent.
+  public var perplexityStandardError: Double { perplexity * Statistics.standardError(tokenNLLs) }
   public var deltaNLL: Double { Statistics.mean(tokenNLLDifferences) }
   /// Of the paired differences: much smaller than that of either mean.
   public var deltaNLLStandardError: Double { Statistics.standardError(tokenNLLDifferences) }

@@ -32,7 +32,8 @@ package struct WeightSource {
     guard let quantization, declaration.isMatrix, declaration.role.canBeQuantized else {
       return nil
     }
-    return quantization.scheme(forModule: storedName(declaration.module))
+    return quantization.scheme(
+      forModule: storedName(declaration.module), className: declaration.className)
   }
 
   private func verify() throws(ModelError) {
@@ -90,6 +91,16 @@ package struct WeightSource {
       throw .tiedTensorsDiffer(embedding: embedding, head: head, path: checkpoint.path)
     }
     expected.insert(head)
+  }
+}
+
+extension ModelTensor {
+  /// What transformers calls the module, for targets that name classes.
+  fileprivate var className: String {
+    switch role {
+    case .embedding, .positionEmbedding: "Embedding"
+    default: isTransposed ? "Conv1D" : "Linear"
+    }
   }
 }
 

@@ -14,6 +14,7 @@ public enum RecipeError: Error, CustomStringConvertible, Sendable, Equatable {
   case cannotQuantize(tensor: String, reason: String, line: Int?)
   case badTensor(String, path: String, reason: String)
   case verificationFailed(tensor: String)
+  case defaultModelMissing(lookedIn: String)
 
   public var description: String {
     switch self {
@@ -49,6 +50,9 @@ public enum RecipeError: Error, CustomStringConvertible, Sendable, Equatable {
     case .verificationFailed(let tensor):
       "the written model, read back, differs from the one in memory at \(tensor). "
         + "Nothing was kept; check the disk and try again."
+    case .defaultModelMissing(let folder):
+      "the model that comes with Pare is not in \(folder). "
+        + "Keep Pare_Recipes.resources beside the program, as `make install` does."
     }
   }
 

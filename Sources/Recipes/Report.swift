@@ -67,13 +67,14 @@ extension Report.TensorResult {
 
 extension Plan {
   /// The plan for `--dry-run --json`: the report's fields as far as they are known before a run.
-  public var json: JSON {
+  public func json(with estimate: Compression.Estimate) -> JSON {
     var fields: [(String, JSON)] = [
       ("model", JSON(modelPath)), ("model_type", JSON(modelType)),
     ]
     fields += sizes
     fields += [
-      ("working_bytes", JSON(workingBytes)), ("recipe", recipe.json),
+      ("estimated_seconds", JSON(estimate.seconds)),
+      ("estimated_resident_bytes", JSON(estimate.residentBytes)), ("recipe", recipe.json),
       ("consumer", JSON(consumer.rawValue)),
       ("tensors", .array(rows.map { .object(JSONObject($0.fields)) })),
     ]

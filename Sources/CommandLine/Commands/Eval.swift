@@ -1,0 +1,74 @@
+import ArgumentParser
+import Evaluation
+import Models
+import Text
+
+struct Eval: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measure a model on a text.",
+    subcommands: [EvalPerplexity.self, EvalDivergence.self])
+}
+
+struct EvalPerplexity: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "perplexity",
+    abstract: "Perplexity of a text, with its error and its protocol.",
+    discussion: """
+      Examples:
+        pare eval perplexity MODEL --file valid.txt
+        pare eval perplexity MODEL --file wiki.test.raw --window 2048 --stride 512
+        pare eval perplexity MODEL --file stories.txt --documents --bos --require 'perplexity<=4'
+
+      Perplexities compare only under the same protocol, which is printed with them.
+
+      JSON keys: perplexity, perplexity_standard_error, nll, nll_standard_error (nats per token),
+      tokens, bits_per_byte, protocol, seconds, tokens_per_second.
+      """)
+
+  @OptionGroup var model: ModelArgument
+  @OptionGroup var text: TextOptions
+  @OptionGroup var gates: GateOptions
+  @OptionGroup var report: ReportOptions
+
+  static let keys = [
+    "perplexity", "perplexity_standard_error", "nll", "nll_standard_error", "tokens",
+    "bits_per_byte", "seconds", "tokens_per_second",
+  ]
+
+  func validate() throws { try gates.gates.validate(keys: Self.keys) }
+
+  func run() throws {
+    let model = try model.load()
+    let prepared = try text.prepare(model)
+    let progress = ProgressLine("scoring", unit: "tokens")
+    let start = ContinuousClock.now
+    let result = try Perplexity.measure(
+      model, documents: prepared.documents, textBytes: prepared.bytes, textName: text.file,
+      protocol: prepared.evaluation, onProgress: { progress.update($0, of: $1) })
+    progress.finish()
+    let seconds = (ContinuousClock.now - start) / .seconds(1)
+    let json: JSON = [
+      "perplexity": JSON(result.perplexity),
+      "perplexity_standard_error": JSON(result.perplexityStandardError),
+      "nll": JSON(result.nll), "nll_standard_error": JSON(result.nllStandardError),
+      "tokens": JSON(result.tokens), "bits_per_byte": JSON(result.bitsPerByte),
+      "protocol": JSON(result.protocolName), "seconds": JSON(seconds),
+      "tokens_per_second": JSON(Double(result.tokens) / seconds),
+    ]
+    if report.json {
+      try Console.print(json)
+    } else {
+      let (value, error) = (result.perplexity, result.perplexityStandardError)
+      try Console.print(
+        """
+        perplexity     \(Format.withError(value, error, 4))
+        nll            \(Format.withError(result.nll, result.nllStandardError, 5)) nats per token
+        bits per byte  \(Format.number(result.bitsPerByte, 4))
+        tokens         \(Format.count(result.tokens)) scored, \
+        \(Format.number(Double(result.tokens) / seconds, 0)) per second
+        protocol       \(result.protocolName)
+        """)
+    }
+    try gates.gates.check(json)
+  }
+}

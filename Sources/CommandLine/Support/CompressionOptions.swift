@@ -1,0 +1,77 @@
+import ArgumentParser
+import Checkpoints
+import Evaluation
+import Foundation
+import Models
+import Recipes
+import Text
+
+/// What `quantize` and `compress` share: a recipe is planned, shown or carried out, and reported.
+struct CompressionOptions: ParsableArguments {
+  @Option(help: "Engine meant to open the result; the plan notes what it could not open.")
+  var consumer = Consumer.transformers
+
+  @Flag(help: "Print the plan, one row per tensor, and write nothing.")
+  var dryRun = false
+
+  @Option(
+    help: "Text on which the result is compared with the original before it appears.",
+    completion: .file())
+  var evaluate: String?
+
+  @OptionGroup var gates: GateOptions
+  @OptionGroup var report: ReportOptions
+
+  private static let keys = [
+    "parameters", "bytes", "bits_per_weight", "bits_per_compressed_weight", "seconds",
+    "peak_resident_bytes",
+  ]
+
+  func validateGates() throws {
+    try gates.gates.validate(keys: Self.keys + (evaluate == nil ? [] : EvalDivergence.keys))
+    if dryRun, !gates.gates.isEmpty { throw ValidationError("--dry-run has nothing to --require.") }
+  }
+
+  func run(_ recipe: Recipe, model: String, output: OutputOptions) throws {
+    var compression = try Compression(recipe, model: model, consumer: consumer)
+    compression.shardByteLimit = output.shardSize
+    if dryRun {
+      let estimate = try compression.estimate()
+      try report.json
+        ? Console.print(compression.plan.json(with: estimate))
+        : Console.print(PlanText.table(compression.plan, estimate))
+      return
+    }
+    let progress = ProgressLine("quantizing", unit: "MB")
+    let result = try compression.run(
+      output: output.output, overwrite: output.overwrite,
+      onProgress: { step in
+        progress.update(step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: step.tensor)
+      },
+      evaluate: { path in
+        progress.finish()
+        return try evaluate.map { try measure(path, against: model, on: $0) }
+      })
+    progress.finish()
+    for note in result.notes { Console.note(note) }
+    let json = result.json(withTimings: true)
+    try report.json ? Console.print(json) : Console.print(PlanText.summary(result))
+    try gates.gates.check(Self.flattened(json))
+  }
+
+  private func measure(_ path: String, against model: String, on file: String) throws -> JSON {
+    let text = try TextOptions.parse(["--file", file])
+    return try EvalDivergence.measure(
+      try LanguageModel.load(path), baseline: try LanguageModel.load(model), text, cache: nil
+    ).json
+  }
+
+  /// Gates may also name what was measured.
+  private static func flattened(_ report: JSON) -> JSON {
+    guard var fields = report.object, let measured = report["measurements"]?.object else {
+      return report
+    }
+    for key in measured.keyStrings { fields[key] = measured[key] }
+    return .object(fields)
+  }
+}
