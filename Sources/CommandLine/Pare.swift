@@ -49,6 +49,8 @@ enum Interruption {
     }
     // A reader that closes the pipe, as `head` does, ends the program quietly.
     signal(SIGPIPE, SIG_DFL)
+    // A file-size limit is an error of the write, like a full disk, not a reason to die.
+    signal(SIGXFSZ, SIG_IGN)
   }
 
   /// Kept alive for the whole run; written once, before any other thread exists.

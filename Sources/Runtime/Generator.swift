@@ -33,17 +33,25 @@ public struct Generator {
     sampler = Sampler(settings)
   }
 
-  /// - Parameters:
-  ///   - onToken: sees each new id as it comes; returning false stops.
+  /// Whether a prompt can be continued at all.
   /// - Throws: `ModelError` for an empty prompt, ids outside the vocabulary, or a prompt that fills
   ///   the context.
+  public func check(prompt: [Int]) throws(ModelError) {
+    guard !prompt.isEmpty else { throw .noTokens }
+    if let context = model.configuration.contextLength, prompt.count >= context {
+      throw .contextExceeded(tokens: prompt.count + 1, context: context)
+    }
+    try model.checkTokens(prompt)
+  }
+
+  /// - Parameters:
+  ///   - onToken: sees each new id as it comes; returning false stops.
+  /// - Throws: as `check(prompt:)`.
   public mutating func generate(
     prompt: [Int], maxTokens: Int, onToken: (Int) throws -> Bool = { _ in true }
   ) throws -> Result {
+    try check(prompt: prompt)
     let context = model.configuration.contextLength ?? Int.max
-    guard prompt.count < context else {
-      throw ModelError.contextExceeded(tokens: prompt.count + 1, context: context)
-    }
     let clock = ContinuousClock()
     let start = clock.now
     let planned = min(context, prompt.count + maxTokens)

@@ -72,6 +72,7 @@ struct Run: ParsableCommand {
       output += bytes
       if !report.json, !bytes.isEmpty { try Console.write(bytes) }
     }
+    try generator.check(prompt: ids)
     if !report.json { try Console.write(text) }
     let result = try generator.generate(prompt: ids, maxTokens: maxTokens) { id in
       try emit(decoder.push(id))
