@@ -84,8 +84,12 @@ struct PatternParser {
         node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: false)
       } else if peek == "+" {
         position += 1
-        if isInterval { throw unsupported("a possessive interval `{m,n}+`") }
-        node = try possessive(node, minimum: minimum, maximum: maximum)
+        if isInterval {  // not possessive in Oniguruma's Ruby syntax: the interval, repeated
+          node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: true)
+          node = .repetition(node, minimum: 1, maximum: nil, isGreedy: true)
+        } else {
+          node = try possessive(node, minimum: minimum, maximum: maximum)
+        }
       } else {
         node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: true)
       }

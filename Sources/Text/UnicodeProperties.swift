@@ -14,6 +14,27 @@ enum UnicodeProperties {
   static let alphabetic = CharacterSet(scan { $0.properties.isAlphabetic })
   static let word = alphabetic.union(marks).union(decimalDigits).union(set(of: ["Pc"]))
 
+  static let hexadecimalDigits = CharacterSet([0x30...0x39, 0x41...0x46, 0x61...0x66])
+
+  /// What `[:name:]` denotes.
+  static func posixClass(_ name: String) -> CharacterSet? {
+    switch name {
+    case "alpha": alphabetic
+    case "alnum": alphabetic.union(decimalDigits)
+    case "upper": CharacterSet(scan { $0.properties.isUppercase })
+    case "lower": CharacterSet(scan { $0.properties.isLowercase })
+    case "digit": decimalDigits
+    case "xdigit": hexadecimalDigits
+    case "space": whitespace
+    case "blank": set(of: ["Zs"]).union(CharacterSet(0x09))
+    case "punct": punctuation
+    case "cntrl": set(of: ["Cc"])
+    case "word": word
+    case "ascii": CharacterSet([0...0x7F])
+    default: nil
+    }
+  }
+
   /// The set a property name denotes: a general category, a script, or a few binary properties.
   /// Case, spaces, `_` and `-` do not matter, as in Oniguruma.
   static func named(_ name: String) -> CharacterSet? {
