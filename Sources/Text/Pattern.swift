@@ -17,8 +17,17 @@ public struct Pattern: Sendable {
 
   /// - Throws: what is malformed, or the construct that is not supported.
   public init(_ source: String) throws(PatternError) {
+    try self.init(try PatternParser.parse(source), source: source)
+  }
+
+  /// One scalar of what the `Punctuation` pre-tokenizer splits at.
+  package static func punctuation() throws(PatternError) -> Pattern {
+    try Pattern(.set(UnicodeProperties.punctuation), source: "punctuation")
+  }
+
+  private init(_ node: PatternNode, source: String) throws(PatternError) {
     self.source = source
-    let program = try PatternProgram(try PatternParser.parse(source), source: source)
+    let program = try PatternProgram(node, source: source)
     guard let classes = ScalarClasses(program.sets) else {
       throw .tooComplex(pattern: source, limit: "255 kinds of characters")
     }

@@ -145,6 +145,9 @@ struct PatternParser {
       case "z":
         position += 1
         return .lookahead(NextScalar(set: .none, allowsEnd: true))
+      case "w", "W":
+        let word = UnicodeProperties.wordOutsideBrackets
+        return .set(try advance() == "w" ? word : word.inverted)
       default:
         var parser = CharacterClassParser(source, scalars, at: position, ignoresCase: ignoresCase)
         let set = try parser.escape()
