@@ -27,8 +27,7 @@ struct CharacterClassParser {
       if next == "]", !isFirst { break }
       isFirst = false
       if next == "[" {
-        if peek == ":" { throw unsupported("a POSIX class `[:…:]`") }
-        ranges += try bracketed().ranges
+        ranges += try (take(":") ? posixClass() : bracketed()).ranges
         continue
       }
       if next == "&", take("&") {
@@ -57,6 +56,17 @@ struct CharacterClassParser {
     return isNegated ? set.inverted : set
   }
 
+  /// `alpha:]` or `^alpha:]`, after `[:`.
+  private mutating func posixClass() throws(PatternError) -> CharacterSet {
+    let isNegated = take("^")
+    var name = ""
+    while let next = peek, next != ":", next != "]" { name.unicodeScalars.append(try advance()) }
+    guard take(":"), take("]"), let set = UnicodeProperties.posixClass(name) else {
+      throw unsupported("the POSIX class `[:\(name):]`")
+    }
+    return isNegated ? set.inverted : set
+  }
+
   /// The set after a backslash.
   mutating func escape() throws(PatternError) -> CharacterSet {
     let letter = try advance()
@@ -67,6 +77,8 @@ struct CharacterClassParser {
     case "D": return UnicodeProperties.decimalDigits.inverted
     case "w": return UnicodeProperties.word
     case "W": return UnicodeProperties.word.inverted
+    case "h": return UnicodeProperties.hexadecimalDigits
+    case "H": return UnicodeProperties.hexadecimalDigits.inverted
     case "p": return try property()
     case "P": return try property().inverted
     case "n": return CharacterSet(0x0A)
@@ -115,7 +127,7 @@ struct CharacterClassParser {
   private mutating func item() throws(PatternError) -> (set: CharacterSet, single: UInt32?) {
     let next = try advance()
     guard next == "\\" else { return (CharacterSet(next.value), next.value) }
-    let isSet = peek.map { "sSdDwWpP".unicodeScalars.contains($0) } ?? false
+    let isSet = peek.map { "sSdDwWhHpP".unicodeScalars.contains($0) } ?? false
     let set = try escape()
     return (set, isSet ? nil : set.ranges.first?.lowerBound)
   }

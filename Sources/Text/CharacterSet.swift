@@ -47,8 +47,7 @@ struct CharacterSet: Hashable, Sendable {
     return low < ranges.count && ranges[low].contains(scalar)
   }
 
-  /// The set with every scalar that differs from a member only in case. Large sets (properties)
-  /// are closed over the simple mappings of their members as well.
+  /// The set with every scalar that differs from a member only in case.
   var caseInsensitive: CharacterSet {
     var closed = ranges
     for range in ranges {
@@ -60,17 +59,31 @@ struct CharacterSet: Hashable, Sendable {
   }
 
   private static func caseVariants(of value: UInt32) -> [UInt32] {
-    // Latin letters that fold to ASCII: the long s and the Kelvin sign.
     switch value {
+    // Two letters beyond ASCII fold into it: the long s and the Kelvin sign.
     case 0x53, 0x73: return [0x53, 0x73, 0x17F]
     case 0x4B, 0x6B: return [0x4B, 0x6B, 0x212A]
-    case 0x17F: return [0x53, 0x73]
-    case 0x212A: return [0x4B, 0x6B]
-    default:
-      guard let properties = Unicode.Scalar(value)?.properties else { return [] }
-      return [properties.lowercaseMapping, properties.uppercaseMapping].compactMap {
-        $0.unicodeScalars.count == 1 ? $0.unicodeScalars.first?.value : nil
-      }
+    case 0x41...0x5A, 0x61...0x7A: return [value ^ 0x20]
+    case 0..<0x80: return []
+    default: return caseFold(value).flatMap { variantsOfFold[$0] } ?? []
     }
   }
+
+  /// One scalar for all that differ only in case.
+  private static func caseFold(_ value: UInt32) -> UInt32? {
+    func single(_ mapping: String) -> Unicode.Scalar? {
+      mapping.unicodeScalars.count == 1 ? mapping.unicodeScalars.first : nil
+    }
+    guard let scalar = Unicode.Scalar(value) else { return nil }
+    let upper = single(scalar.properties.uppercaseMapping) ?? scalar
+    return (single(upper.properties.lowercaseMapping) ?? upper).value
+  }
+
+  private static let variantsOfFold: [UInt32: [UInt32]] = {
+    var variants: [UInt32: [UInt32]] = [:]
+    for value in UInt32(0)..<0x20000 {
+      if let fold = caseFold(value) { variants[fold, default: []].append(value) }
+    }
+    return variants
+  }()
 }

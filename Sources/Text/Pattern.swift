@@ -17,8 +17,17 @@ public struct Pattern: Sendable {
 
   /// - Throws: what is malformed, or the construct that is not supported.
   public init(_ source: String) throws(PatternError) {
+    try self.init(try PatternParser.parse(source), source: source)
+  }
+
+  /// One scalar of what the `Punctuation` pre-tokenizer splits at.
+  package static func punctuation() throws(PatternError) -> Pattern {
+    try Pattern(.set(UnicodeProperties.punctuation), source: "punctuation")
+  }
+
+  private init(_ node: PatternNode, source: String) throws(PatternError) {
     self.source = source
-    let program = try PatternProgram(try PatternParser.parse(source), source: source)
+    let program = try PatternProgram(node, source: source)
     guard let classes = ScalarClasses(program.sets) else {
       throw .tooComplex(pattern: source, limit: "255 kinds of characters")
     }
@@ -42,8 +51,8 @@ public struct Pattern: Sendable {
     try self.init(source)
   }
 
-  /// Calls `body` with each match of the UTF-8 text, from left to right, none overlapping.
-  /// Empty matches are passed over.
+  /// Calls `body` with each match of the UTF-8 text, from left to right, none overlapping. An
+  /// empty match counts unless it touches the end of the match before it.
   @inline(__always)
   public func forEachMatch(
     in text: UnsafeBufferPointer<UInt8>, _ body: (_ start: Int, _ end: Int) -> Void
@@ -52,10 +61,11 @@ public struct Pattern: Sendable {
     transitions.withUnsafeBufferPointer { transitions in
       classes.ascii.withUnsafeBufferPointer { ascii in
         var start = 0
-        while start < text.count {
+        var lastEnd = -1
+        while start <= text.count {
           var state = 1
           var index = start
-          var end = start
+          var end = -1
           while true {
             let scalarClass: Int
             var length = 1
@@ -72,11 +82,16 @@ public struct Pattern: Sendable {
             if state == 0 { break }
             index += length
           }
-          if end > start {
+          if end > start || (end == start && end > lastEnd) {
             body(start, end)
+            lastEnd = end
+          }
+          if end > start {
             start = end
-          } else {
+          } else if start < text.count {
             start += max(1, UTF8Sequence.length(in: text, at: start))
+          } else {
+            break
           }
         }
       }

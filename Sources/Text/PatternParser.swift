@@ -84,8 +84,12 @@ struct PatternParser {
         node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: false)
       } else if peek == "+" {
         position += 1
-        if isInterval { throw unsupported("a possessive interval `{m,n}+`") }
-        node = try possessive(node, minimum: minimum, maximum: maximum)
+        if isInterval {  // not possessive in Oniguruma's Ruby syntax: the interval, repeated
+          node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: true)
+          node = .repetition(node, minimum: 1, maximum: nil, isGreedy: true)
+        } else {
+          node = try possessive(node, minimum: minimum, maximum: maximum)
+        }
       } else {
         node = .repetition(node, minimum: minimum, maximum: maximum, isGreedy: true)
       }
@@ -141,6 +145,9 @@ struct PatternParser {
       case "z":
         position += 1
         return .lookahead(NextScalar(set: .none, allowsEnd: true))
+      case "w", "W":
+        let word = UnicodeProperties.wordOutsideBrackets
+        return .set(try advance() == "w" ? word : word.inverted)
       default:
         var parser = CharacterClassParser(source, scalars, at: position, ignoresCase: ignoresCase)
         let set = try parser.escape()

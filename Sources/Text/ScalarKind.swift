@@ -15,8 +15,8 @@ package enum ScalarKind {
     return UnicodeProperties.whitespace.contains(scalar)
   }
 
-  /// General category M.
-  package static func isMark(_ scalar: UInt32) -> Bool {
-    scalar >= 0x300 && UnicodeProperties.marks.contains(scalar)
+  /// A combining mark that `StripAccents` removes.
+  package static func isAccent(_ scalar: UInt32) -> Bool {
+    scalar >= 0x300 && UnicodeProperties.accents.contains(scalar)
   }
 }

@@ -8,11 +8,41 @@ enum UnicodeProperties {
   static let decimalDigits = set(of: ["Nd"])
   static let numbers = set(of: ["Nd", "Nl", "No"])
   static let marks = set(of: ["Mn", "Mc", "Me"])
-  /// ASCII punctuation and every `P`: what the `Punctuation` pre-tokenizer splits at.
-  static let punctuation = set(of: ["Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"])
-    .union(CharacterSet([0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E]))
   static let alphabetic = CharacterSet(scan { $0.properties.isAlphabetic })
   static let word = alphabetic.union(marks).union(decimalDigits).union(set(of: ["Pc"]))
+
+  /// `\w` outside brackets and `\p{Word}` in Oniguruma, which count the digits of Latin-1 too.
+  static let wordOutsideBrackets = word.union(
+    CharacterSet([0xB2...0xB3, 0xB9...0xB9, 0xBC...0xBE]))
+  /// The marks of Unicode 9, the last that `StripAccents` of `tokenizers` knows.
+  static let accents = set(of: ["Mn", "Mc", "Me"]).known(in: 9)
+    .union(CharacterSet([0x1CF2...0x1CF3]))
+  /// ASCII punctuation and the `P` of Unicode 8, the last that `Punctuation` of `tokenizers` knows.
+  static let punctuation = set(of: ["Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"]).known(in: 8)
+    .union(
+      CharacterSet([
+        0x21...0x2F, 0x3A...0x40, 0x5B...0x60, 0x7B...0x7E, 0x166D...0x166D, 0x111C9...0x111C9,
+      ]))
+  static let hexadecimalDigits = CharacterSet([0x30...0x39, 0x41...0x46, 0x61...0x66])
+
+  /// What `[:name:]` denotes.
+  static func posixClass(_ name: String) -> CharacterSet? {
+    switch name {
+    case "alpha": alphabetic
+    case "alnum": alphabetic.union(decimalDigits)
+    case "upper": CharacterSet(scan { $0.properties.isUppercase })
+    case "lower": CharacterSet(scan { $0.properties.isLowercase })
+    case "digit": decimalDigits
+    case "xdigit": hexadecimalDigits
+    case "space": whitespace
+    case "blank": set(of: ["Zs"]).union(CharacterSet(0x09))
+    case "punct": set(of: ["Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So"])
+    case "cntrl": set(of: ["Cc"])
+    case "word": word
+    case "ascii": CharacterSet([0...0x7F])
+    default: nil
+    }
+  }
 
   /// The set a property name denotes: a general category, a script, or a few binary properties.
   /// Case, spaces, `_` and `-` do not matter, as in Oniguruma.
@@ -26,7 +56,7 @@ enum UnicodeProperties {
     case "alphabetic", "alpha": return alphabetic
     case "whitespace", "space": return whitespace
     case "digit": return decimalDigits
-    case "word": return word
+    case "word": return wordOutsideBrackets
     case "ascii": return CharacterSet([0...0x7F])
     default: break
     }
@@ -150,5 +180,18 @@ enum UnicodeProperties {
     case .unassigned: 29
     @unknown default: 29
     }
+  }
+}
+
+extension CharacterSet {
+  /// The members that a version of Unicode already had.
+  fileprivate func known(in version: Int) -> CharacterSet {
+    CharacterSet(
+      ranges.joined().compactMap { value in
+        guard let age = Unicode.Scalar(value)?.properties.age, age.major <= version else {
+          return nil
+        }
+        return value...value
+      })
   }
 }

@@ -75,10 +75,12 @@ struct Component {
     throw wrong(key, "must hold `Regex` or `String`")
   }
 
-  /// A pattern of this package's own.
-  func pattern(source: String) throws(TokenizerError) -> Pattern {
+  /// A pattern that this component implies.
+  func pattern(
+    _ make: () throws(PatternError) -> Pattern
+  ) throws(TokenizerError) -> Pattern {
     do throws(PatternError) {
-      return try Pattern(source)
+      return try make()
     } catch {
       throw .unsupportedPattern(file: file, field: path, error)
     }

@@ -55,7 +55,7 @@ enum Normalizer: Sendable {
     case .strip(let left, let right): return Self.stripped(text, left: left, right: right)
     case .stripAccents:
       return Self.mapped(text) { scalar, output in
-        if !ScalarKind.isMark(scalar) { UTF8Sequence.append(scalar, to: &output) }
+        if !ScalarKind.isAccent(scalar) { UTF8Sequence.append(scalar, to: &output) }
       }
     case .precompiled(let map): return map.normalized(text)
     case .byteLevel:

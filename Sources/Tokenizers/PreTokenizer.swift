@@ -60,7 +60,8 @@ enum PreTokenizer: Sendable {
     func split(
       _ source: String, _ behavior: SplitBehavior, isInverted: Bool = false
     ) throws(TokenizerError) -> PreTokenizer {
-      .split(try component.pattern(source: source), behavior, isInverted: isInverted)
+      let pattern = try component.pattern { () throws(PatternError) in try Pattern(source) }
+      return .split(pattern, behavior, isInverted: isInverted)
     }
     switch try component.type() {
     case "Sequence":
@@ -90,21 +91,25 @@ enum PreTokenizer: Sendable {
     case "Punctuation":
       let behavior: SplitBehavior =
         component.has("behavior") ? try SplitBehavior.read(component) : .isolated
-      return [try split(punctuation, behavior)]
+      return [try punctuation(component, behavior)]
     case "BertPreTokenizer":
-      return [try split(#"\s"#, .removed), try split(punctuation, .isolated)]
+      return [try split(#"\s"#, .removed), try punctuation(component, .isolated)]
     case "CharDelimiterSplit":
       let delimiter = try component.string("delimiter")
-      do throws(PatternError) {
-        return [.split(try Pattern(literal: delimiter), .removed, isInverted: false)]
-      } catch {
-        throw .unsupportedPattern(file: component.file, field: component.path, error)
+      let pattern = try component.pattern { () throws(PatternError) in
+        try Pattern(literal: delimiter)
       }
+      return [.split(pattern, .removed, isInverted: false)]
     case let other: throw component.unsupported("the pre-tokenizer `\(other)`")
     }
   }
 
-  private static let punctuation = ##"[\p{P}!-/:-@\[-`{-~]"##
+  private static func punctuation(
+    _ component: Component, _ behavior: SplitBehavior
+  ) throws(TokenizerError) -> PreTokenizer {
+    let pattern = try component.pattern { () throws(PatternError) in try Pattern.punctuation() }
+    return .split(pattern, behavior, isInverted: false)
+  }
 
   private static func metaspace(_ component: Component) throws(TokenizerError) -> PreTokenizer {
     let replacement = try component.optionalBytes("replacement") ?? Array("▁".utf8)

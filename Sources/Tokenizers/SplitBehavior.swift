@@ -24,10 +24,10 @@ enum SplitBehavior: Sendable {
         var builder = PieceBuilder(behavior: self, start: range.lowerBound)
         let piece = UnsafeBufferPointer(rebasing: text[range])
         pattern.forEachMatch(in: piece) { start, end in
-          builder.add(to: range.lowerBound + start, isDelimiter: isInverted, &output)
+          builder.addGap(to: range.lowerBound + start, isDelimiter: isInverted, &output)
           builder.add(to: range.lowerBound + end, isDelimiter: !isInverted, &output)
         }
-        builder.add(to: range.upperBound, isDelimiter: isInverted, &output)
+        builder.addGap(to: range.upperBound, isDelimiter: isInverted, &output)
         builder.finish(&output)
       }
     }
@@ -49,13 +49,18 @@ private struct PieceBuilder {
   }
 
   @inline(__always)
+  mutating func addGap(to end: Int, isDelimiter: Bool, _ output: inout [Range<Int>]) {
+    if end > position { add(to: end, isDelimiter: isDelimiter, &output) }
+  }
+
+  /// Adds the span up to `end`. An empty match is a span too: it keeps its neighbours apart.
+  @inline(__always)
   mutating func add(to end: Int, isDelimiter: Bool, _ output: inout [Range<Int>]) {
-    if end == position { return }
     let span = position..<end
     position = end
     switch behavior {
-    case .isolated: output.append(span)
-    case .removed: if !isDelimiter { output.append(span) }
+    case .isolated: Self.append(span, to: &output)
+    case .removed: if !isDelimiter { Self.append(span, to: &output) }
     case .contiguous: join(span, isDelimiter, when: isDelimiter == pendingIsDelimiter, &output)
     case .mergedWithPrevious:
       join(span, isDelimiter, when: isDelimiter && !pendingIsDelimiter, &output)
@@ -71,7 +76,7 @@ private struct PieceBuilder {
       if joins {
         pending = last.lowerBound..<span.upperBound
       } else {
-        output.append(last)
+        Self.append(last, to: &output)
         pending = span
       }
     } else {
@@ -81,6 +86,11 @@ private struct PieceBuilder {
   }
 
   mutating func finish(_ output: inout [Range<Int>]) {
-    if let last = pending { output.append(last) }
+    if let last = pending { Self.append(last, to: &output) }
+  }
+
+  @inline(__always)
+  private static func append(_ span: Range<Int>, to output: inout [Range<Int>]) {
+    if !span.isEmpty { output.append(span) }
   }
 }

@@ -24,6 +24,8 @@ public final class Tokenizer: Sendable {
   private let specialIDs: Set<Int>
   /// Every token by id, added ones laid over the model's.
   private let tokens: [[UInt8]?]
+  /// Added tokens that are decoded in another spelling than the file's: the normalized one.
+  private let normalizedSpellings: [Int: [UInt8]]
   /// One cache per encoding that runs at the same time.
   private let caches = Mutex<[WordCache]>([])
 
@@ -81,11 +83,13 @@ public final class Tokenizer: Sendable {
     verbatimTokens = AddedTokenMatcher(verbatim, spellings: verbatim.map(\.content))
     let normalized = added.filter(\.isNormalized)
     let normalizers = normalizers
-    normalizedTokens = AddedTokenMatcher(
-      normalized,
-      spellings: normalized.map { token in
-        normalizers.reduce(token.content) { $1.normalized($0) }
-      })
+    let spellings = normalized.map { token in
+      normalizers.reduce(token.content) { $1.normalized($0) }
+    }
+    normalizedTokens = AddedTokenMatcher(normalized, spellings: spellings)
+    normalizedSpellings = Dictionary(
+      zip(normalized, spellings).filter { $0.content != $1 }.map { ($0.id, $1) },
+      uniquingKeysWith: { first, _ in first })
     for id in postProcessor.before + postProcessor.after where !tokens.indices.contains(id) {
       throw .malformed(
         file: name, field: "post_processor", problem: "adds the id \(id), which has no token")
@@ -181,6 +185,13 @@ extension Tokenizer {
     try encode(Array(text.utf8), addSpecialTokens: addSpecialTokens)
   }
 
+  /// The normalized pieces that the model would be given if the text held no added token.
+  package func pieces(of text: [UInt8]) -> [[UInt8]] {
+    var pieces = Pieces(normalizers.reduce(text) { $1.normalized($0) }, startsInput: true)
+    for step in preTokenizers { step.apply(to: &pieces) }
+    return pieces.ranges.map { Array(pieces.text[$0]) }
+  }
+
   private func encode(
     _ input: Pieces, _ cache: inout WordCache, to ids: inout [Int]
   ) throws(TokenizerError) {
@@ -234,6 +245,7 @@ extension Tokenizer {
     guard tokens.indices.contains(id) else {
       throw .unknownID(id, vocabularySize: tokens.count)
     }
-    return skipsSpecialTokens && specialIDs.contains(id) ? nil : tokens[id]
+    if skipsSpecialTokens, specialIDs.contains(id) { return nil }
+    return normalizedSpellings[id] ?? tokens[id]
   }
 }

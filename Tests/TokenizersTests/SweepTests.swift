@@ -1,0 +1,69 @@
+import Testing
+import Text
+import Tokenizers
+
+/// Every scalar assigned in Unicode 14 against checksums of what Python and Hugging Face's
+/// tokenizers make of it. Later scalars are left out: the tables of different tools differ there.
+@Suite struct SweepTests {
+  static let golden = Golden.file("unicode")
+
+  static let scalars: [Unicode.Scalar] = {
+    let bounds = golden["scalars"]?.array?.compactMap(\.int) ?? []
+    return stride(from: 0, to: bounds.count - 1, by: 2).flatMap { index in
+      (bounds[index]...bounds[index + 1]).compactMap { Unicode.Scalar(UInt32($0)) }
+    }
+  }()
+
+  private static func names(_ key: String) -> [String] {
+    golden[key]?.object?.keys.map { String(decoding: $0, as: UTF8.self) } ?? []
+  }
+
+  @Test func theSweepIsWhole() {
+    #expect(Self.scalars.count > 140_000)
+    #expect(Self.names("forms").count == 4)
+    #expect(Self.names("patterns").count > 20)
+    #expect(Self.names("components").count == 8)
+  }
+
+  @Test(arguments: zip(NormalForm.allCases, ["NFC", "NFD", "NFKC", "NFKD"]))
+  func normalFormsOfEveryScalarAgree(_ form: NormalForm, _ name: String) {
+    var text = ""
+    for scalar in Self.scalars {
+      text += "a\u{301}\(scalar)\u{323}\u{301}\(scalar)\u{308}\n"
+    }
+    let checksum = crc32(form.normalized(Array(text.utf8)))
+    #expect(checksum == Self.golden["forms"]?[name]?.int)
+  }
+
+  @Test(arguments: names("patterns")) func patternsTakeTheSameScalars(_ source: String) throws {
+    let pattern = try Pattern(source)
+    var text = String.UnicodeScalarView()
+    text.append(contentsOf: Self.scalars)
+    let bytes = Array(String(text).utf8)
+    let members = pattern.matches(in: bytes).flatMap { bytes[$0] }
+    #expect(crc32(members) == Self.golden["patterns"]?[source]?.int)
+  }
+
+  @Test(arguments: names("components")) func componentsTreatEveryScalarAlike(
+    _ name: String
+  ) throws {
+    let isNormalizer = ["Lowercase", "StripAccents", "Nmt"].contains(name)
+    let document: JSON = [
+      isNormalizer ? "normalizer" : "pre_tokenizer": ["type": .string(Array(name.utf8))],
+      "model": ["type": "BPE", "vocab": [:], "merges": []],
+    ]
+    var text = "a"
+    for scalar in Self.scalars { text += "\(scalar)a" }
+    let pieces = try Tokenizer(json: document).pieces(of: Array(text.utf8))
+    let joined = Array(pieces.joined(separator: [0x0A]))
+    #expect(crc32(joined) == Self.golden["components"]?[name]?.int)
+  }
+}
+
+/// The CRC-32 of zlib.
+private func crc32(_ bytes: [UInt8]) -> Int {
+  let table = (UInt32(0)..<256).map { byte in
+    (0..<8).reduce(byte) { value, _ in value & 1 == 1 ? 0xEDB8_8320 ^ value >> 1 : value >> 1 }
+  }
+  return Int(~bytes.reduce(UInt32.max) { table[Int(UInt8(truncatingIfNeeded: $0) ^ $1)] ^ $0 >> 8 })
+}
