@@ -16,8 +16,12 @@ public enum Consumer: String, Sendable, CaseIterable {
     if tensor.role == .embedding {
       objections.append("\(rawValue) does not open quantized embeddings")
     }
-    if !scheme.isSymmetric, 32 % scheme.bits != 0 {
-      objections.append("\(rawValue) does not open \(scheme.bits)-bit zero points")
+    if self == .transformers, !scheme.isSymmetric, scheme.layout == .packed {
+      objections.append(
+        "transformers 5 opens packed zero points with CompressedTensorsConfig(dequantize=True) only")
+    }
+    if self == .vllm, !scheme.isSymmetric, 32 % scheme.bits != 0 {
+      objections.append("vLLM does not open \(scheme.bits)-bit zero points")
     }
     if self == .vllm {
       if scheme.layout == .packed, ![4, 8].contains(scheme.bits) {
