@@ -119,7 +119,7 @@ import Tokenizers
     (#""decoder":{"type":"Strip","content":" ","start":-1,"stop":0}"#, "decoder.start"),
     (#""decoder":{"type":"Strip","content":" ","start":0,"stop":1e30}"#, "decoder.stop"),
     (
-      #""post_processor":{"type":"BertProcessing","sep":["x"],"cls":["x",0]}"#, "post_processor.cls"
+      #""post_processor":{"type":"BertProcessing","sep":["x"],"cls":["x",0]}"#, "post_processor.sep"
     ),
     (
       #""post_processor":{"type":"BertProcessing","sep":["x",77],"cls":["x",0]}"#, "post_processor"
