@@ -19,7 +19,7 @@ import Tokenizers
     let before = Array("a\u{301}".utf8)
     let between = Array("\u{323}\u{301}".utf8)
     let after = Array("\u{308}\n".utf8)
-    return scalars.flatMap { before + UTF8.bytes($0) + between + UTF8.bytes($0) + after }
+    return scalars.flatMap { before + utf8($0) + between + utf8($0) + after }
   }()
 
   private static func names(_ key: String) -> [String] {
@@ -40,7 +40,7 @@ import Tokenizers
 
   @Test(arguments: names("patterns")) func patternsTakeTheSameScalars(_ source: String) throws {
     let pattern = try Pattern(source)
-    let bytes = Self.scalars.flatMap(UTF8.bytes)
+    let bytes = Self.scalars.flatMap(utf8)
     let members = pattern.matches(in: bytes).flatMap { bytes[$0] }
     #expect(crc32(members) == Self.golden["patterns"]?[source]?.int)
   }
@@ -53,7 +53,7 @@ import Tokenizers
       isNormalizer ? "normalizer" : "pre_tokenizer": ["type": .string(Array(name.utf8))],
       "model": ["type": "BPE", "vocab": [:], "merges": []],
     ]
-    let text = [0x61] + Self.scalars.flatMap { UTF8.bytes($0) + [0x61] }
+    let text = [0x61] + Self.scalars.flatMap { utf8($0) + [0x61] }
     let pieces = try Tokenizer(json: document).pieces(of: text)
     let joined = Array(pieces.joined(separator: [0x0A]))
     #expect(crc32(joined) == Self.golden["components"]?[name]?.int)
@@ -68,6 +68,4 @@ private func crc32(_ bytes: [UInt8]) -> Int {
   return Int(~bytes.reduce(UInt32.max) { table[Int(UInt8(truncatingIfNeeded: $0) ^ $1)] ^ $0 >> 8 })
 }
 
-extension UTF8 {
-  fileprivate static func bytes(_ scalar: Unicode.Scalar) -> [UInt8] { Array(String(scalar).utf8) }
-}
+private func utf8(_ scalar: Unicode.Scalar) -> [UInt8] { Array(String(scalar).utf8) }
