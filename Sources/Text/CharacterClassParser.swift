@@ -151,7 +151,8 @@ struct CharacterClassParser {
   private mutating func hexadecimal(atMost count: Int) throws(PatternError) -> UInt32 {
     let start = position
     var value: UInt32 = 0
-    while let next = peek, let digit = next.properties.isASCIIHexDigit ? Character(next).hexDigitValue : nil,
+    while let next = peek,
+      let digit = next.properties.isASCIIHexDigit ? Character(next).hexDigitValue : nil,
       position - start < count
     {
       value = value << 4 | UInt32(digit)

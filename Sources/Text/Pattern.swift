@@ -60,13 +60,21 @@ public struct Pattern: Sendable {
     let stride = classes.count + 1
     transitions.withUnsafeBufferPointer { transitions in
       classes.ascii.withUnsafeBufferPointer { ascii in
+        var memo = MatchMemo()
         var start = 0
         var lastEnd = -1
         while start <= text.count {
           var state = 1
           var index = start
           var end = -1
+          var checkpoint = MatchMemo.firstCheckpoint(after: start)
+          var isLong = false
           while true {
+            if index >= checkpoint {
+              isLong = true
+              if memo.isHopeless(state, index) { break }
+              checkpoint = MatchMemo.checkpoint(after: index)
+            }
             let scalarClass: Int
             var length = 1
             if index == text.count {
@@ -82,6 +90,7 @@ public struct Pattern: Sendable {
             if state == 0 { break }
             index += length
           }
+          if isLong { memo.finish(end) }
           if end > start || (end == start && end > lastEnd) {
             body(start, end)
             lastEnd = end

@@ -37,9 +37,11 @@ struct PatternProgram {
       for node in nodes.reversed() { entry = try compile(node, then: entry) }
       return entry
     case .alternation(let nodes):
-      guard var entry = try nodes.last.map({ (node) throws(PatternError) in
-        try compile(node, then: next)
-      }) else { return next }
+      guard
+        var entry = try nodes.last.map({ (node) throws(PatternError) in
+          try compile(node, then: next)
+        })
+      else { return next }
       for node in nodes.dropLast().reversed() {
         entry = try emit(.split(first: try compile(node, then: next), second: entry))
       }

@@ -16,7 +16,7 @@ enum UnicodeProperties {
     CharacterSet([0xB2...0xB3, 0xB9...0xB9, 0xBC...0xBE]))
   /// The marks of Unicode 9, the last that `StripAccents` of `tokenizers` knows.
   static let accents = set(of: ["Mn", "Mc", "Me"]).known(in: 9)
-    .union(CharacterSet([0x1CF2...0x1CF3]))
+    .union(CharacterSet([0x1CF2...0x1CF3])).intersection(CharacterSet(0x111C9).inverted)
   /// ASCII punctuation and the `P` of Unicode 8, the last that `Punctuation` of `tokenizers` knows.
   static let punctuation = set(of: ["Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"]).known(in: 8)
     .union(
@@ -118,7 +118,8 @@ enum UnicodeProperties {
     let privateUse = UInt8(codes.count - 2)
     for value in UInt32(0)...0x3FFFF {
       let scalar = Unicode.Scalar(value)
-      extend(to: value...value, scalar.map { index(of: $0.properties.generalCategory) } ?? surrogate)
+      extend(
+        to: value...value, scalar.map { index(of: $0.properties.generalCategory) } ?? surrogate)
     }
     extend(to: 0x40000...0xDFFFF, unassigned)
     for value in UInt32(0xE0000)...0xE0FFF {

@@ -131,7 +131,9 @@ private struct MinimumHeap {
   /// Adds a key without restoring the order; call `order()` afterwards.
   mutating func append(_ key: UInt64) { keys.append(key) }
 
-  mutating func order() { for index in stride(from: keys.count / 2, through: 0, by: -1) { sink(index) } }
+  mutating func order() {
+    for index in stride(from: keys.count / 2, through: 0, by: -1) { sink(index) }
+  }
 
   mutating func push(_ key: UInt64) {
     keys.append(key)

@@ -1,9 +1,10 @@
+import Text
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
   import Darwin
 #endif
-import Text
 
 extension Tokenizer {
   /// Reads a `tokenizer.json`.

@@ -133,7 +133,9 @@ struct ByteTrie: Sendable {
     for (id, token) in vocabulary.tokens.enumerated() {
       if let token, !token.isEmpty { sorted.append((token, Int32(id))) }
     }
-    sorted.sort { ($0.token.lexicographicallyPrecedes($1.token)) || ($0.token == $1.token && $0.id < $1.id) }
+    sorted.sort {
+      ($0.token.lexicographicallyPrecedes($1.token)) || ($0.token == $1.token && $0.id < $1.id)
+    }
     addNode(label: 0)
     // Breadth first, so that siblings are neighbours.
     var pending: [(node: Int, tokens: Range<Int>, depth: Int)] = [(0, 0..<sorted.count, 0)]

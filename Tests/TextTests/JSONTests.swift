@@ -60,10 +60,12 @@ import Text
     #expect(throws: JSONError.self) { try parse(text) }
   }
 
-  @Test(arguments: [
-    [0x80], [0xC0, 0x80], [0xC3], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF5, 0x80, 0x80, 0x80],
-    [0xF4, 0x90, 0x80, 0x80], [0xF0, 0x9F, 0x98], [0xFF],
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [0x80], [0xC0, 0x80], [0xC3], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80],
+      [0xF5, 0x80, 0x80, 0x80],
+      [0xF4, 0x90, 0x80, 0x80], [0xF0, 0x9F, 0x98], [0xFF],
+    ] as [[UInt8]])
   func refusesInvalidUTF8(_ bytes: [UInt8]) {
     #expect(throws: JSONError.self) {
       try JSON.parse([0x22] + bytes + [0x22], name: "test.json")
@@ -104,7 +106,9 @@ import Text
 
   @Test func thirtyMegabytesTakeAboutASecond() throws {
     var text = Array("{\"vocab\":{".utf8)
-    for index in 0..<400_000 { text.append(contentsOf: "\"token number \(index)\": \(index),\n".utf8) }
+    for index in 0..<400_000 {
+      text.append(contentsOf: "\"token number \(index)\": \(index),\n".utf8)
+    }
     text.append(contentsOf: "\"end\":0},\"merges\":[".utf8)
     for index in 0..<500_000 { text.append(contentsOf: "[\"\(index)\", \"b\(index)\"],\n".utf8) }
     text.append(contentsOf: "[\"x\",\"y\"]]}".utf8)

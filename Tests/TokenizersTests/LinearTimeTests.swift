@@ -1,8 +1,9 @@
+import TestSupport
 import Testing
 import Text
 import Tokenizers
 
-/// A megabyte that no pre-tokenizer cuts, in many shapes: quadratic work would take minutes.
+/// Long texts that no pre-tokenizer cuts, in many shapes: quadratic work would take minutes.
 @Suite struct LinearTimeTests {
   static let names = [
     "gpt2", "bytes without pattern", "llama 3", "qwen 2", "o200k", "deepseek", "llama 2", "gemma",
@@ -10,26 +11,47 @@ import Tokenizers
     "longest of several", "byte-level normalizer", "strips left True, right True",
   ]
 
-  static let texts: [(name: String, unit: String)] = [
+  static let units: [(name: String, unit: String)] = [
     ("one letter", "a"), ("letters", "theandouqusunlonapika"), ("spaces", " "),
     ("newlines", "\r\n"),
     ("digits", "0123456789"), ("marks", "\u{301}\u{323}"), ("emoji", "👩‍👩‍👧‍👦"), ("Han", "天気猫窓"),
     ("punctuation", "!?"), ("capitals", "AB"), ("unknown", "\u{10FFFF}"), ("mask", "[MASK"),
   ]
 
-  @Test(arguments: names) func aMegabyteIsEncodedInSeconds(_ name: String) throws {
+  private func check(_ name: String, _ kind: String, _ unit: String, count: Int) throws {
     let golden = try #require(GoldenTests.encodings.first { $0.description == name })
     let tokenizer = try Tokenizer(json: golden.document)
+    let unit = Array(unit.utf8)
+    let text = Array(repeatElement(unit, count: count / unit.count).joined())
     let clock = ContinuousClock()
-    for (kind, unit) in Self.texts {
-      let unit = Array(unit.utf8)
-      var text: [UInt8] = []
-      while text.count < 1 << 20 { text += unit }
-      var ids: [Int] = []
-      let elapsed = try clock.measure { ids = try tokenizer.encode(text) }
-      #expect(elapsed < .seconds(5), "\(kind) took \(elapsed)")
-      let decoding = try clock.measure { _ = try tokenizer.decode(ids) }
-      #expect(decoding < .seconds(5), "decoding \(kind) took \(decoding)")
+    var ids: [Int] = []
+    let encoding = try clock.measure { ids = try tokenizer.encode(text) }
+    #expect(encoding < .seconds(5), "encoding \(kind) took \(encoding)")
+    let decoding = try clock.measure { _ = try tokenizer.decode(ids) }
+    #expect(decoding < .seconds(5), "decoding \(kind) took \(decoding)")
+    if longTestsAreOn { print("\(name), \(kind): \(encoding), \(decoding)") }
+  }
+
+  @Test(arguments: [
+    "bytes without pattern", "llama 3", "llama 2", "gemma", "unigram", "unigram with fallback",
+  ])
+  func oneMegabyteOfALetterTakesSeconds(_ name: String) throws {
+    try check(name, "one letter", "a", count: 1 << 20)
+  }
+
+  @Test(arguments: names) func longRunsOfAnyKindTakeTheirShare(_ name: String) throws {
+    for (kind, unit) in Self.units {
+      try check(name, kind, unit, count: longTestsAreOn ? 1 << 20 : 1 << 15)
+    }
+  }
+
+  @Test(arguments: ["a", "ab1 ", "é\u{301}天"]) func normalFormsOfLongRunsTakeTheirShare(
+    _ unit: String
+  ) {
+    let text = Array(String(repeating: unit, count: (1 << 20) / unit.utf8.count).utf8)
+    for form in NormalForm.allCases {
+      let elapsed = ContinuousClock().measure { _ = form.normalized(text) }
+      #expect(elapsed < .seconds(5), "\(form) took \(elapsed)")
     }
   }
 }
