@@ -34,11 +34,12 @@ format: ## Rewrite sources in the project's format
 format-check: ## Fail if a source is not in the project's format
 	$(SWIFT) format lint --strict -r Sources Tests Package.swift
 
-bench: build ## Measure speed and memory on a synthetic model (needs python3 with numpy, torch)
-	python3 Benchmarks/spine.py --pare $(PARE)
+bench: build ## Measure speed and memory on a synthetic model (needs python3 with torch, safetensors, tokenizers)
+	test -d .build/synthetic || python3 Scripts/make-synthetic-model.py --out .build/synthetic
+	python3 Benchmarks/spine.py --pare $(PARE) --model .build/synthetic --out .build/spine.json
 
 readme: build ## Measure the README's tables anew
-	python3 Scripts/update-readme.py --pare $(PARE)
+	python3 Scripts/update-readme.py --pare $(PARE) --bench .build/spine.json
 
 clean: ## Remove everything that was built
 	rm -rf .build

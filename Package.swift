@@ -57,7 +57,7 @@ let package = Package(
       [
         "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
         "Evaluation", "Quantization", yams,
-      ]),
+      ], resources: [.copy("Resources/stories"), .copy("Resources/held-out.txt")]),
     .executableTarget(
       name: "pare",
       dependencies: [
@@ -78,7 +78,8 @@ let package = Package(
       ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Checkpoints"]),
     tests(
       "EvaluationTests",
-      ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints"]),
+      ["TestSupport"] + ["Tensors", "Text", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints",
+      ]),
     tests(
       "QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
     tests(
@@ -87,6 +88,6 @@ let package = Package(
         "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation",
         "Quantization", "Recipes",
       ]),
-    tests("CommandLineTests", ["TestSupport"] + ["pare", "Text"]),
+    tests("CommandLineTests", ["TestSupport"] + ["pare", "Text", "Checkpoints"]),
   ]
 )

@@ -18,7 +18,8 @@ import time
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers)
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 END = "<|endoftext|>"
@@ -34,6 +35,9 @@ def make_tokenizer(stories: list[str], size: int) -> Tokenizer:
     tokenizer.train_from_iterator(stories, trainers.BpeTrainer(
         vocab_size=size, special_tokens=[END], show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    # Every story follows the token that ends the one before.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))])
     return tokenizer
 
 
@@ -45,7 +49,7 @@ def read_stories(path: str) -> list[str]:
 def stream(tokenizer: Tokenizer, stories: list[str]) -> torch.Tensor:
     end = tokenizer.token_to_id(END)
     ids: list[int] = []
-    for encoding in tokenizer.encode_batch(stories):
+    for encoding in tokenizer.encode_batch(stories, add_special_tokens=False):
         ids.append(end)
         ids.extend(encoding.ids)
     ids.append(end)
@@ -55,7 +59,7 @@ def stream(tokenizer: Tokenizer, stories: list[str]) -> torch.Tensor:
 @torch.inference_mode()
 def bits_per_byte(model, tokenizer: Tokenizer, path: str, context: int) -> float:
     text = pathlib.Path(path).read_text(encoding="utf-8")
-    ids = torch.tensor(tokenizer.encode(text).ids)
+    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
     bos = tokenizer.token_to_id(END)
     total = 0.0
     for start in range(0, len(ids), context - 1):
@@ -71,7 +75,7 @@ def main() -> None:
     parser.add_argument("--text", nargs="+", required=True)
     parser.add_argument("--valid", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--tokens", type=int, default=6_500_000)
+    parser.add_argument("--tokens", type=int, default=5_000_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--vocabulary", type=int, default=2048)
     parser.add_argument("--layers", type=int, default=4)
@@ -153,7 +157,7 @@ def main() -> None:
     bpb = bits_per_byte(reloaded, tokenizer, options.valid, options.context)
     print(json.dumps({"steps": step, "tokens": seen, "bits_per_byte": round(bpb, 4),
                       "parameters": sum(p.numel() for p in reloaded.parameters())}))
-    prompt = torch.tensor([[end] + tokenizer.encode("Once upon a time").ids])
+    prompt = torch.tensor([tokenizer.encode("Once upon a time").ids])
     for sample in (False, True):
         ids = reloaded.generate(prompt, do_sample=sample, temperature=0.8 if sample else None,
                                 top_k=0 if sample else None, max_new_tokens=120,

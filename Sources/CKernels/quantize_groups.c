@@ -74,6 +74,7 @@ static void affine_unpack_gapped(
 #define TARGET
 #define NAME(x) portable_##x
 #include "quantize_groups_body.h"
+#include "multiply_groups_body.h"
 #undef TARGET
 #undef NAME
 
@@ -81,6 +82,7 @@ static void affine_unpack_gapped(
 #define TARGET __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
 #define NAME(x) avx2_##x
 #include "quantize_groups_body.h"
+#include "multiply_groups_body.h"
 #undef TARGET
 #undef NAME
 
@@ -89,6 +91,7 @@ static void affine_unpack_gapped(
                  min_vector_width(512)))
 #define NAME(x) avx512_##x
 #include "quantize_groups_body.h"
+#include "multiply_groups_body.h"
 #undef TARGET
 #undef NAME
 
@@ -131,6 +134,22 @@ void pare_affine_candidate_errors(
 void pare_affine_decode_rows(
     const struct pare_affine_codes *source, size_t first, size_t last, float *target) {
   DISPATCH(decode_rows, source, first, last, target)
+}
+
+static void multiply_rows(
+    const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
+    size_t tokens, float *y, size_t y_stride) {
+  DISPATCH(multiply_rows, source, first, last, x, tokens, y, y_stride)
+}
+
+void pare_affine_multiply_rows(
+    const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
+    size_t tokens, float *y, size_t y_stride) {
+  for (size_t t = 0; t < tokens; t += AFFINE_TOKENS) {
+    const size_t some = tokens - t < AFFINE_TOKENS ? tokens - t : AFFINE_TOKENS;
+    multiply_rows(
+        source, first, last, x + t * source->columns, some, y + t * y_stride, y_stride);
+  }
 }
 
 float pare_affine_grid(

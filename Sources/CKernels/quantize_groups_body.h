@@ -376,27 +376,34 @@ TARGET static void NAME(unpack)(
   }
 }
 
+/// Opens columns `start` ..< `end` (start a multiple of 64) of a row into bytes.
+TARGET static void NAME(open_codes)(
+    const struct pare_affine_codes *source, const uint8_t *stream, size_t start, size_t end,
+    uint8_t *codes) {
+  const size_t size = (source->columns * (size_t)source->bits + 31) / 32 * 4;
+  if (!source->packed) {
+    for (size_t i = start; i < end; i++) codes[i - start] = stream[i] ^ 0x80u;
+  } else if (!source->dense) {
+    affine_unpack_gapped(stream, source->bits, start, end, codes);
+  } else if (source->bits == 8) {
+    memcpy(codes, stream + start, end - start);
+  } else {
+    const size_t skipped = start / 8 * (size_t)source->bits;
+    NAME(unpack)(stream + skipped, size - skipped, source->bits, end - start, codes);
+  }
+}
+
 TARGET static void NAME(decode_rows)(
     const struct pare_affine_codes *source, size_t first, size_t last, float *target) {
   enum { block = 1024 };
   const size_t columns = source->columns, group = source->group;
   const int offset = source->packed ? 1 << (source->bits - 1) : 128;
-  const size_t size = (columns * (size_t)source->bits + 31) / 32 * 4;
   uint8_t codes[block + 64];
   for (size_t row = first; row < last; row++, target += columns) {
     const uint8_t *stream = (const uint8_t *)source->codes + row * source->code_stride;
     for (size_t start = 0; start < columns; start += block) {
       const size_t end = start + block < columns ? start + block : columns;
-      if (!source->packed) {
-        for (size_t i = start; i < end; i++) codes[i - start] = stream[i] ^ 0x80u;
-      } else if (!source->dense) {
-        affine_unpack_gapped(stream, source->bits, start, end, codes);
-      } else if (source->bits == 8) {
-        memcpy(codes, stream + start, end - start);
-      } else {
-        const size_t skipped = start / 8 * (size_t)source->bits;
-        NAME(unpack)(stream + skipped, size - skipped, source->bits, end - start, codes);
-      }
+      NAME(open_codes)(source, stream, start, end, codes);
       for (size_t i = start; i < end;) {
         const size_t g = i / group, stop = (g + 1) * group < end ? (g + 1) * group : end;
         const size_t at = row * source->scale_stride + (source->scale_stride ? g : 0);

@@ -133,3 +133,35 @@ enum pare_affine_status pare_affine_quantize_rows_reference(
   }
   return PARE_AFFINE_OK;
 }
+
+static int32_t reference_code(
+    const struct pare_affine_codes *source, const uint8_t *stream, size_t column) {
+  if (!source->packed) return (int8_t)stream[column];
+  const size_t bits = (size_t)source->bits, perWord = 32 / bits;
+  int32_t code = 0;
+  for (size_t b = 0; b < bits; b++) {
+    const size_t at = source->dense ? column * bits + b
+                                    : column / perWord * 32 + column % perWord * bits + b;
+    code |= (stream[at / 8] >> (at % 8) & 1) << b;
+  }
+  return code - (1 << (bits - 1));
+}
+
+void pare_affine_multiply_rows_reference(
+    const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
+    size_t tokens, float *y, size_t y_stride) {
+  for (size_t row = first; row < last; row++) {
+    const uint8_t *stream = (const uint8_t *)source->codes + row * source->code_stride;
+    for (size_t t = 0; t < tokens; t++) {
+      double sum = 0;
+      for (size_t i = 0; i < source->columns; i++) {
+        const size_t at =
+            row * source->scale_stride + (source->scale_stride ? i / source->group : 0);
+        const int32_t zero = source->zeros ? source->zeros[at] : 0;
+        const double scale = affine_load(source->scales, at, source->scale_type);
+        sum += (reference_code(source, stream, i) - zero) * scale * x[t * source->columns + i];
+      }
+      y[t * y_stride + row - first] = (float)sum;
+    }
+  }
+}

@@ -151,30 +151,33 @@ struct EncodingPass {
     guard inputs > 0, outputs > 0 else { return }
     let faults = TileFaults(count: tiles)
     let scratchFloats = max(pare_affine_scratch_floats(inputs, groupSize), inputs + 64)
-    inParallel(tiles) { tile in
-      let rows = tile * tileRows..<min((tile + 1) * tileRows, outputs)
-      var part = source.rows(rows)
-      if ![.float32, .float16, .bfloat16].contains(part.dtype) { part = part.widened() }
-      var job = pare_affine_job()
-      job.source = part.rawPointer
-      job.source_type = part.dtype.affineType
-      job.columns = inputs
-      job.group = groupSize
-      job.bits = Int32(codec.bits)
-      job.symmetric = codec.isSymmetric ? 1 : 0
-      job.scale_type = codec.scaleType.affineType
-      let scratch = Storage(byteCount: scratchFloats * 4)
-      var fault = pare_affine_fault()
-      let status = withExtendedLifetime(part) {
-        body(job, rows, scratch.base.assumingMemoryBound(to: Float.self), &fault)
+    withoutActuallyEscaping(body) { body in
+      let body = Unshared(body)
+      Parallel.forEach(tiles) { tile in
+        let rows = tile * tileRows..<min((tile + 1) * tileRows, outputs)
+        var part = source.rows(rows)
+        if ![.float32, .float16, .bfloat16].contains(part.dtype) { part = part.widened() }
+        var job = pare_affine_job()
+        job.source = part.rawPointer
+        job.source_type = part.dtype.affineType
+        job.columns = inputs
+        job.group = groupSize
+        job.bits = Int32(codec.bits)
+        job.symmetric = codec.isSymmetric ? 1 : 0
+        job.scale_type = codec.scaleType.affineType
+        let scratch = Storage(byteCount: scratchFloats * 4)
+        var fault = pare_affine_fault()
+        let status = withExtendedLifetime(part) {
+          body.value(job, rows, scratch.base.assumingMemoryBound(to: Float.self), &fault)
+        }
+        guard status != PARE_AFFINE_OK else { return }
+        let row = rows.lowerBound + fault.row
+        faults.record(
+          status == PARE_AFFINE_NOT_FINITE
+            ? .notFinite(row: row, column: fault.column)
+            : .scaleOverflow(row: row, column: fault.column, scaleType: codec.scaleType),
+          tile: tile)
       }
-      guard status != PARE_AFFINE_OK else { return }
-      let row = rows.lowerBound + fault.row
-      faults.record(
-        status == PARE_AFFINE_NOT_FINITE
-          ? .notFinite(row: row, column: fault.column)
-          : .scaleOverflow(row: row, column: fault.column, scaleType: codec.scaleType),
-        tile: tile)
     }
     if let first = faults.first { throw first }
   }

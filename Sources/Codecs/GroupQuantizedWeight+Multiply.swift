@@ -2,22 +2,22 @@ import CKernels
 import Tensors
 
 extension GroupQuantizedWeight {
-  /// The product with tiles of rows decoded one at a time.
-  func tiledMultiply(_ x: Tensor) -> Tensor {
-    let tokens = x.rows
+  /// `x · Wᵀ` from the packed codes. Few rows are bound by reading the codes, which one pass serves;
+  /// many rows are bound by arithmetic, so tiles of the matrix are decoded for sgemm.
+  func packedProduct(_ x: Tensor) -> Tensor {
+    guard x.rows <= Tensor.fewRows else {
+      return tiledProduct(x, outputs: outputs) { dequantizeRows($0, into: $1) }
+    }
+    let (tokens, outputs) = (x.rows, outputs)
+    let input = Unshared(x.floats)
     return Tensor(shape: [tokens, outputs]) { target in
       guard let base = target.baseAddress else { return }
-      for start in stride(from: 0, to: outputs, by: 64) {
-        let rows = start..<min(start + 64, outputs)
-        let tile = Tensor(shape: [rows.count, inputs]) { values in
-          guard let base = values.baseAddress else { return }
-          dequantizeRows(rows, into: base)
-        }
-        let product = x.multiplied(byTransposeOf: tile)
-        for token in 0..<tokens {
-          (base + token * outputs + start).update(
-            from: product.floats + token * rows.count, count: rows.count)
-        }
+      let target = Unshared(base)
+      Parallel.ranges(outputs, of: 32) { rows in
+        var source = kernelView
+        pare_affine_multiply_rows(
+          &source, rows.lowerBound, rows.upperBound, input.value, tokens,
+          target.value + rows.lowerBound, outputs)
       }
     }
   }

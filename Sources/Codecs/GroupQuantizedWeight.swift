@@ -67,7 +67,7 @@ public struct GroupQuantizedWeight: StoredWeight {
 
   public func multiply(_ x: Tensor) -> Tensor {
     precondition(x.columns == inputs, "\(x.columns) columns times a weight of \(inputs) inputs")
-    return tiledMultiply(x)
+    return packedProduct(x)
   }
 
   public func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
@@ -109,7 +109,7 @@ public struct GroupQuantizedWeight: StoredWeight {
   }
 
   /// What the C kernels read; valid while this weight is.
-  private var kernelView: pare_affine_codes {
+  var kernelView: pare_affine_codes {
     var view = pare_affine_codes()
     view.columns = inputs
     view.group = codec.groupSize(inputs: inputs)

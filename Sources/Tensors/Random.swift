@@ -21,6 +21,9 @@ public struct Xoshiro256: RandomNumberGenerator, Sendable {
     state = (next(), next(), next(), next())
   }
 
+  /// Goes on from a state, which is not all zero.
+  package init(state: (UInt64, UInt64, UInt64, UInt64)) { self.state = state }
+
   public mutating func next() -> UInt64 {
     func rotated(_ x: UInt64, _ bits: UInt64) -> UInt64 { (x << bits) | (x >> (64 - bits)) }
     let result = rotated(state.1 &* 5, 7) &* 9

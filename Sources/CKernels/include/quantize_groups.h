@@ -119,6 +119,17 @@ struct pare_affine_codes {
 void pare_affine_decode_rows(
     const struct pare_affine_codes *source, size_t first, size_t last, float *target);
 
+/// y[t][row - first] = rows first ..< last times x[t], in float32, for `tokens` rows x of `columns`
+/// values each; `y_stride` floats from one row of y to the next. Codes are opened a kilobyte at a
+/// time, never a whole row of floats. The order of a sum depends on the instruction set only.
+void pare_affine_multiply_rows(
+    const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
+    size_t tokens, float *y, size_t y_stride);
+/// The same in double precision, one weight at a time.
+void pare_affine_multiply_rows_reference(
+    const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
+    size_t tokens, float *y, size_t y_stride);
+
 /// Stores `count` scales as `type` (exactly, when they came from such a type), and reads them.
 void pare_affine_store(
     const float *scales, size_t count, enum pare_affine_type type, void *target);
