@@ -2,7 +2,7 @@ import Testing
 import Text
 import Tokenizers
 
-/// Every scalar assigned in Unicode 14 against checksums of what Python and Hugging Face's
+/// Every scalar assigned in Unicode 14 against checksums of what Hugging Face's
 /// tokenizers make of it. Later scalars are left out: the tables of different tools differ there.
 @Suite struct SweepTests {
   static let golden = Golden.file("unicode")
