@@ -26,6 +26,11 @@ public struct Pattern: Sendable {
     try Pattern(.set(UnicodeProperties.punctuation), source: "punctuation")
   }
 
+  /// One scalar of what the `Digits` pre-tokenizer splits at.
+  package static func numeric() throws(PatternError) -> Pattern {
+    try Pattern(.set(UnicodeProperties.numeric), source: "numeric")
+  }
+
   private init(_ node: PatternNode, source: String) throws(PatternError) {
     self.source = source
     let program = try PatternProgram(node, source: source)
