@@ -9,7 +9,7 @@ enum UnicodeProperties {
   /// What `char::is_numeric` of Rust knows, which is newer than the patterns' tables: what the
   /// `Digits` pre-tokenizer splits at.
   static let numeric = CharacterSet(
-    scan { ["Nd", "Nl", "No"].contains(codes[Int(index(of: $0.properties.generalCategory))]) })
+    scan { [.decimalNumber, .letterNumber, .otherNumber].contains($0.properties.generalCategory) })
   static let marks = set(of: ["Mn", "Mc", "Me"])
   static let alphabetic = CharacterSet(scan { isKnown($0) && $0.properties.isAlphabetic })
   static let word = alphabetic.union(marks).union(decimalDigits).union(set(of: ["Pc"]))
