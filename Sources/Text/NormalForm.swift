@@ -1,4 +1,5 @@
-/// The four normal forms of Unicode Standard Annex 15.
+/// The four normal forms of Unicode Standard Annex 15, of Unicode 9: the version that the
+/// normalizers of Hugging Face's `tokenizers` know, and so the one that models were trained behind.
 public enum NormalForm: Sendable, CaseIterable {
   /// Canonical composition.
   case nfc

@@ -2,6 +2,7 @@
 ///
 /// The syntax is the part of Oniguruma's that tokenizers use; alternatives and quantifiers prefer
 /// what a backtracking engine prefers (leftmost, first alternative). Lookahead sees one character.
+/// Without regard to case, one letter matches one letter: `ss` does not match `ß`.
 /// The automaton is built whole when the pattern is read (subset construction over lists ordered
 /// by preference, as in Cox 2010, "Regular Expression Matching in the Wild"), so a `Pattern` is
 /// immutable. A transition is chosen by the *next* character, which is how lookahead is resolved:
@@ -23,6 +24,11 @@ public struct Pattern: Sendable {
   /// One scalar of what the `Punctuation` pre-tokenizer splits at.
   package static func punctuation() throws(PatternError) -> Pattern {
     try Pattern(.set(UnicodeProperties.punctuation), source: "punctuation")
+  }
+
+  /// One scalar of what the `Digits` pre-tokenizer splits at.
+  package static func numeric() throws(PatternError) -> Pattern {
+    try Pattern(.set(UnicodeProperties.numeric), source: "numeric")
   }
 
   private init(_ node: PatternNode, source: String) throws(PatternError) {

@@ -158,6 +158,9 @@ struct PatternParser {
     case "^": throw unsupported("the anchor `^`")
     case "*", "+", "?": throw malformed("a quantifier with nothing before it")
     default:
+      if ignoresCase, next.properties.uppercaseMapping.unicodeScalars.count > 1 {
+        throw unsupported("`\(next)` without regard to case")  // it would match several letters
+      }
       let set = CharacterSet(next.value)
       return .set(ignoresCase ? set.caseInsensitive : set)
     }

@@ -32,8 +32,11 @@ public struct PrecompiledMap: Sendable {
       while index < bytes.count {
         var end = index
         while end < bytes.count, bytes[end] < 0x80 { end += 1 }
-        // The last ASCII byte may belong to the grapheme that the wide text starts.
-        let plainEnd = end < bytes.count ? max(index, end - 1) : end
+        // The last ASCII byte, or CR LF, may belong to the grapheme that the wide text starts.
+        var plainEnd = end < bytes.count ? max(index, end - 1) : end
+        if plainEnd < end, plainEnd > index, bytes[plainEnd - 1] == 0x0D, bytes[plainEnd] == 0x0A {
+          plainEnd -= 1
+        }
         appendPlain(UnsafeBufferPointer(rebasing: bytes[index..<plainEnd]), to: &output)
         index = plainEnd
         if index == bytes.count { break }

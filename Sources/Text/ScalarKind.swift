@@ -1,12 +1,12 @@
 /// Questions about one scalar that tokenizers ask.
 package enum ScalarKind {
-  /// A character of a word: what `\w` means.
+  /// A character of a word: what `\w` means in Rust, the two joiners included.
   package static func isWord(_ scalar: UInt32) -> Bool {
     if scalar < 0x80 {
       return scalar == 0x5F || (0x30...0x39).contains(scalar)
         || (0x61...0x7A).contains(scalar | 0x20)
     }
-    return UnicodeProperties.word.contains(scalar)
+    return scalar == 0x200C || scalar == 0x200D || UnicodeProperties.word.contains(scalar)
   }
 
   /// `White_Space`.

@@ -1,5 +1,5 @@
 /// Decompositions and compositions, from `DecompositionTable` and, for Hangul, arithmetic
-/// (Unicode Standard, section 3.12).
+/// (Unicode Standard, section 3.12). Scalars later than Unicode 9 are left alone.
 struct UnicodeDecomposition: Sendable {
   static let shared = UnicodeDecomposition()
 
@@ -43,6 +43,7 @@ struct UnicodeDecomposition: Sendable {
         previous += zigzag & 1 == 0 ? zigzag >> 1 : -(zigzag + 1) >> 1
         scalars.append(UInt32(previous))
       }
+      guard Self.isKnown(key) else { continue }
       let isCompatible = header & 1 == 1
       mappings[key] = Mapping(
         start: Int32(start), count: Int16(scalars.count - start), isCompatible: isCompatible)
@@ -55,10 +56,18 @@ struct UnicodeDecomposition: Sendable {
     }
   }
 
+  /// Whether Unicode 9 has the scalar.
+  private static func isKnown(_ scalar: UInt32) -> Bool {
+    Unicode.Scalar(scalar)?.properties.age.map { $0.major <= 9 } ?? false
+  }
+
   /// `Canonical_Combining_Class`.
   static func combiningClass(_ scalar: UInt32) -> UInt8 {
     if scalar < 0x300 { return 0 }
-    return Unicode.Scalar(scalar)?.properties.canonicalCombiningClass.rawValue ?? 0
+    guard let known = Unicode.Scalar(scalar)?.properties,
+      known.canonicalCombiningClass != .notReordered, isKnown(scalar)
+    else { return 0 }
+    return known.canonicalCombiningClass.rawValue
   }
 
   /// Appends the full decomposition of a scalar.

@@ -6,9 +6,12 @@ enum UnicodeProperties {
     0x2028...0x2029, 0x202F...0x202F, 0x205F...0x205F, 0x3000...0x3000,
   ])
   static let decimalDigits = set(of: ["Nd"])
-  static let numbers = set(of: ["Nd", "Nl", "No"])
+  /// What `char::is_numeric` of Rust knows, which is newer than the patterns' tables: what the
+  /// `Digits` pre-tokenizer splits at.
+  static let numeric = CharacterSet(
+    scan { [.decimalNumber, .letterNumber, .otherNumber].contains($0.properties.generalCategory) })
   static let marks = set(of: ["Mn", "Mc", "Me"])
-  static let alphabetic = CharacterSet(scan { $0.properties.isAlphabetic })
+  static let alphabetic = CharacterSet(scan { isKnown($0) && $0.properties.isAlphabetic })
   static let word = alphabetic.union(marks).union(decimalDigits).union(set(of: ["Pc"]))
 
   /// `\w` outside brackets and `\p{Word}` in Oniguruma, which count the digits of Latin-1 too.
@@ -30,8 +33,8 @@ enum UnicodeProperties {
     switch name {
     case "alpha": alphabetic
     case "alnum": alphabetic.union(decimalDigits)
-    case "upper": CharacterSet(scan { $0.properties.isUppercase })
-    case "lower": CharacterSet(scan { $0.properties.isLowercase })
+    case "upper": CharacterSet(scan { isKnown($0) && $0.properties.isUppercase })
+    case "lower": CharacterSet(scan { isKnown($0) && $0.properties.isLowercase })
     case "digit": decimalDigits
     case "xdigit": hexadecimalDigits
     case "space": whitespace
@@ -61,7 +64,7 @@ enum UnicodeProperties {
     default: break
     }
     if let codes = longNames[key] ?? shortNames[key] { return set(of: codes) }
-    return ScriptTable.ranges(named: key).map { CharacterSet($0) }
+    return ScriptTable.ranges(named: key).map { CharacterSet($0).known(in: 16) }
   }
 
   // MARK: General categories
@@ -118,13 +121,12 @@ enum UnicodeProperties {
     let privateUse = UInt8(codes.count - 2)
     for value in UInt32(0)...0x3FFFF {
       let scalar = Unicode.Scalar(value)
-      extend(
-        to: value...value, scalar.map { index(of: $0.properties.generalCategory) } ?? surrogate)
+      extend(to: value...value, scalar.map(category) ?? surrogate)
     }
     extend(to: 0x40000...0xDFFFF, unassigned)
     for value in UInt32(0xE0000)...0xE0FFF {
       guard let scalar = Unicode.Scalar(value) else { continue }
-      extend(to: value...value, index(of: scalar.properties.generalCategory))
+      extend(to: value...value, category(of: scalar))
     }
     extend(to: 0xE1000...0xEFFFF, unassigned)
     extend(to: 0xF0000...0xFFFFD, privateUse)
@@ -145,6 +147,15 @@ enum UnicodeProperties {
       }
     }
     return ranges
+  }
+
+  /// Whether Unicode 16 has the scalar: the version of `tokenizers`, whatever the system's is.
+  private static func isKnown(_ scalar: Unicode.Scalar) -> Bool {
+    scalar.properties.age.map { $0.major <= 16 } ?? false
+  }
+
+  private static func category(of scalar: Unicode.Scalar) -> UInt8 {
+    index(of: isKnown(scalar) ? scalar.properties.generalCategory : .unassigned)
   }
 
   private static func index(of category: Unicode.GeneralCategory) -> UInt8 {

@@ -84,7 +84,8 @@ enum PreTokenizer: Sendable {
     case "Metaspace": return [try metaspace(component)]
     case "Digits":
       let isIndividual = try component.bool("individual_digits", default: false)
-      return [try split(#"\p{N}"#, isIndividual ? .isolated : .contiguous)]
+      let pattern = try component.pattern { () throws(PatternError) in try Pattern.numeric() }
+      return [.split(pattern, isIndividual ? .isolated : .contiguous, isInverted: false)]
     case "Whitespace":
       return [try split(#"[\w\u200C\u200D]+|[^\w\u200C\u200D\s]+"#, .removed, isInverted: true)]
     case "WhitespaceSplit": return [try split(#"\s"#, .removed)]

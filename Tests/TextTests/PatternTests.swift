@@ -56,6 +56,7 @@ import Text
     (#"\p{Klingon}"#, #"the property `\p{Klingon}`"#), ("[[:nope:]]", "the POSIX class"),
     (#"\X"#, #"the escape `\X`"#), ("(?:ab)++", "a possessive quantifier"),
     ("a{2}?", "`{n}?`"), ("a{5000}", "an interval beyond 1000"), ("(?=a)*", "a repeated lookahead"),
+    ("(?i)aß", "`ß` without regard to case"),
   ])
   func whatIsNotSupportedIsNamed(_ source: String, _ construct: String) {
     #expect {
