@@ -78,7 +78,8 @@ let package = Package(
       ["TestSupport"] + ["Tensors", "Models", "Tokenizers", "Runtime", "Checkpoints"]),
     tests(
       "EvaluationTests",
-      ["TestSupport"] + ["Tensors", "Text", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints",
+      ["TestSupport"] + [
+        "Tensors", "Text", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints",
       ]),
     tests(
       "QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),

@@ -149,7 +149,8 @@ package struct ConfigReader {
     guard let value else { return "absent" }
     let bytes = value.serialized(pretty: false)
     return bytes.count > 80
-      ? String(decoding: bytes.prefix(80), as: UTF8.self) + "…" : String(decoding: bytes, as: UTF8.self)
+      ? String(decoding: bytes.prefix(80), as: UTF8.self) + "…"
+      : String(decoding: bytes, as: UTF8.self)
   }
 
   /// Fields that steer training, saving or generation, never the forward pass.
@@ -170,7 +171,8 @@ package struct ConfigReader {
     "reorder_and_upcast_attn", "resid_pdrop", "return_dict", "return_dict_in_generate",
     "sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss",
     "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
-    "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache", "summary_type",
+    "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache",
+    "summary_type",
     "summary_use_proj", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
     "n_ctx", "pretraining_tp", "slow_but_exact", "attention_softmax_in_fp32",
     "masked_softmax_fusion", "bias_dropout_fusion", "skip_bias_add", "skip_bias_add_qkv",

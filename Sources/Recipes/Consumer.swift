@@ -18,7 +18,8 @@ public enum Consumer: String, Sendable, CaseIterable {
     }
     if self == .transformers, !scheme.isSymmetric, scheme.layout == .packed {
       objections.append(
-        "transformers 5 opens packed zero points with CompressedTensorsConfig(dequantize=True) only")
+        "transformers 5 opens packed zero points with CompressedTensorsConfig(dequantize=True) only"
+      )
     }
     if self == .vllm, !scheme.isSymmetric, 32 % scheme.bits != 0 {
       objections.append("vLLM does not open \(scheme.bits)-bit zero points")

@@ -107,7 +107,10 @@ public struct Inspection: Sendable {
     ]
     if let attention {
       facts.append(
-        ("heads", "\(attention.heads), \(attention.keyValueHeads) for keys and values, of \(attention.headDim)"))
+        (
+          "heads",
+          "\(attention.heads), \(attention.keyValueHeads) for keys and values, of \(attention.headDim)"
+        ))
     }
     if let size = configuration.blocks.first?.feedForward.intermediateSize {
       facts.append(("intermediate size", "\(size)"))
@@ -148,7 +151,10 @@ public struct Inspection: Sendable {
         "dtypes",
         .array(
           dtypes.map {
-            ["dtype": JSON($0.dtype.rawValue), "tensors": JSON($0.tensors), "bytes": JSON($0.bytes)]
+            [
+              "dtype": JSON($0.dtype.rawValue), "tensors": JSON($0.tensors),
+              "bytes": JSON($0.bytes),
+            ]
           })
       ),
       ("unknown_fields", .array(configuration.unknownFields.map { JSON($0) })),

@@ -109,7 +109,8 @@ public struct Plan: Sendable {
           "\(blocks.lowerBound)-\(blocks.upperBound)", count: source.configuration.blocks.count,
           line: stage.line)
       }
-      func matches(_ target: Target, within blocks: ClosedRange<Int>?) throws(RecipeError) -> [Int] {
+      func matches(_ target: Target, within blocks: ClosedRange<Int>?) throws(RecipeError) -> [Int]
+      {
         let matcher = try target.matcher()
         let indices = tensors.indices.filter { index in
           let tensor = tensors[index]

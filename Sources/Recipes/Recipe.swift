@@ -58,7 +58,6 @@ public struct QuantizeStage: Sendable, Equatable {
 
   public init() {}
 
-
   /// `W4 g128 symmetric`, as tables print it.
   public var summary: String {
     let grid =
@@ -74,7 +73,8 @@ public struct QuantizeStage: Sendable, Equatable {
   /// The method with these settings, for a matrix stored under a scheme.
   package func method(_ codec: AffineGroups) -> RoundToNearest {
     switch method {
-    case .rtn: RoundToNearest(codec: codec, clipping: clipping == .mse ? .meanSquareError() : .minMax)
+    case .rtn:
+      RoundToNearest(codec: codec, clipping: clipping == .mse ? .meanSquareError() : .minMax)
     }
   }
 

@@ -1,9 +1,10 @@
+import Tensors
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
   import Darwin
 #endif
-import Tensors
 
 /// Chooses the next token from logits. Filters apply in the order transformers uses: temperature,
 /// top-k, top-p, min-p.

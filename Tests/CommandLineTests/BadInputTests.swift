@@ -209,7 +209,8 @@ func idsOutsideTheVocabularyAreRefused(id: String) throws {
     // No process has this number: Linux ends at 2²².
     let stale = "\(folder)/.out.pare-partial-99999999"
     try FileManager.default.createDirectory(atPath: stale, withIntermediateDirectories: false)
-    _ = FileManager.default.createFile(atPath: "\(stale)/model.safetensors", contents: Data(count: 9))
+    _ = FileManager.default.createFile(
+      atPath: "\(stale)/model.safetensors", contents: Data(count: 9))
     let result = try PareProcess.run("quantize", Stories.model, "-o", "\(folder)/out")
     #expect(result.code == 0, "\(result.errors)")
     #expect(result.errors.contains("pare-partial"))
@@ -221,19 +222,22 @@ func idsOutsideTheVocabularyAreRefused(id: String) throws {
   try withTemporaryDirectory { folder in
     // The interrupt arrives while the 2-bit search runs; a fast machine may have finished.
     let out = "\(folder)/out"
-    let command =
-      "\"$@\" & pid=$!; "
-      + "while kill -0 $pid && ! ls -A '\(folder)' | grep -q partial; do :; done; "
-      + "kill -INT $pid; wait $pid"
     let process = Process()
-    process.executableURL = URL(filePath: "/bin/sh")
+    process.executableURL = URL(filePath: PareProcess.program)
     process.arguments = [
-      "-c", command, "sh", PareProcess.program, "quantize", Stories.model, "-o", out, "--bits", "2",
-      "--clipping", "mse", "--strategy", "group", "--group-size", "16",
+      "quantize", Stories.model, "-o", out, "--bits", "2", "--clipping", "mse", "--group-size",
+      "16",
     ]
     process.standardError = FileHandle.nullDevice
     process.standardOutput = FileHandle.nullDevice
     try process.run()
+    var hasBegun = false
+    while process.isRunning, !hasBegun {
+      usleep(1000)
+      hasBegun = try FileManager.default.contentsOfDirectory(atPath: folder)
+        .contains { $0.contains("partial") }
+    }
+    process.interrupt()
     process.waitUntilExit()
     #expect([0, 130].contains(process.terminationStatus))
     try expectOnly(process.terminationStatus == 0 ? ["out"] : [], in: folder)

@@ -159,9 +159,10 @@ import Text
   let result = try PareProcess.run("demo", "--json")
   #expect(result.code == 0, "\(result.errors)")
   let rows = try #require(try result.json().array)
-  #expect(rows.compactMap { $0["name"]?.string } == [
-    "original", "8 bits", "4 bits", "3 bits", "2 bits",
-  ])
+  #expect(
+    rows.compactMap { $0["name"]?.string } == [
+      "original", "8 bits", "4 bits", "3 bits", "2 bits",
+    ])
   let bytes = rows.compactMap { $0["bytes"]?.int }
   #expect(bytes == bytes.sorted(by: >))
   let kls = rows.compactMap { $0["kl_mean"]?.double }
@@ -177,5 +178,7 @@ func helpTeachesByExample(command: [String]) throws {
   let result = try PareProcess.run(command + ["--help"])
   #expect(result.code == 0)
   if command != ["eval"] { #expect(result.text.contains("pare " + command.joined(separator: " "))) }
-  for line in result.text.split(separator: "\n") where !line.hasPrefix("USAGE") { #expect(line.count <= 110, "\(line)") }
+  for line in result.text.split(separator: "\n") where !line.hasPrefix("USAGE") {
+    #expect(line.count <= 110, "\(line)")
+  }
 }

@@ -17,8 +17,11 @@ func everyTokenWithSomethingBeforeItIsScoredOnce(window: Int, begin: Int?) throw
       // Without a BOS the first token of a window that starts fresh has no context: always the
       // document's first, and with windows that do not overlap each window's first.
       let fresh =
-        begin != nil ? [] : stride == content ? document.enumerated()
-          .filter { $0.offset % content == 0 }.map(\.element) : document.prefix(1).map { $0 }
+        begin != nil
+        ? []
+        : stride == content
+          ? document.enumerated()
+            .filter { $0.offset % content == 0 }.map(\.element) : document.prefix(1).map { $0 }
       #expect(scored == document.filter { !fresh.contains($0) }, "\(evaluation.name) \(length)")
     }
   }

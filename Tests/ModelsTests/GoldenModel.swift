@@ -82,9 +82,12 @@ func compare(_ model: LanguageModel, _ prompt: GoldenModel.Prompt) throws -> (
       let theirs = prompt.logits[((start + row) * columns)..<((start + row + 1) * columns)]
       for (a, b) in zip(ours, theirs) { error = max(error, a.isFinite ? abs(a - b) : .infinity) }
       let top = ours.indices.max { ours[$0] < ours[$1] }
-      sameTop = sameTop && top == theirs.indices.max { theirs[$0] < theirs[$1] }.map {
-        $0 - theirs.startIndex
-      }
+      sameTop =
+        sameTop
+        && top
+          == theirs.indices.max { theirs[$0] < theirs[$1] }.map {
+            $0 - theirs.startIndex
+          }
     }
   }
   let mean = prompt.logits.reduce(0, +) / Float(prompt.logits.count)

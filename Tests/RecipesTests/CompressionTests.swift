@@ -83,7 +83,8 @@ func aModelRunsFromItsPackedWeightsAsFromTheirValues(bits: Int, isSymmetric: Boo
     _ = try compression.run(output: "\(folder)/one", overwrite: false)
     compression.shardByteLimit = 4000
     _ = try compression.run(output: "\(folder)/many", overwrite: false)
-    let one = try LanguageModel.load("\(folder)/one"), many = try LanguageModel.load("\(folder)/many")
+    let one = try LanguageModel.load("\(folder)/one"),
+      many = try LanguageModel.load("\(folder)/many")
     #expect(many.checkpoint.weightFiles.count > 3)
     #expect(try logits(one) == logits(many))
   }

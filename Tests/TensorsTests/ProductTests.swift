@@ -52,5 +52,6 @@ func productsAgreeWithDoublesForFewAndManyRows(type: DType) {
   #expect(x.columns(3..<3).count == 0)
   let part = x.columns(7..<19)
   #expect(part.floats[2 * 12 + 5] == x.floats[2 * 45 + 12])
-  #expect(x.rows(at: [36, 0, 36]).array == Array(x.array[1620...] + x.array[..<45] + x.array[1620...]))
+  #expect(
+    x.rows(at: [36, 0, 36]).array == Array(x.array[1620...] + x.array[..<45] + x.array[1620...]))
 }

@@ -63,6 +63,7 @@ final class ProgressLine {
 
   private static func time(_ seconds: Double) -> String {
     let s = Int(seconds.rounded(.up))
-    return s < 60 ? "\(s) s" : s < 3600 ? "\(s / 60) min \(s % 60) s" : "\(s / 3600) h \(s % 3600 / 60) min"
+    return s < 60
+      ? "\(s) s" : s < 3600 ? "\(s / 60) min \(s % 60) s" : "\(s / 3600) h \(s % 3600 / 60) min"
   }
 }

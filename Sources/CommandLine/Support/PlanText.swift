@@ -26,7 +26,8 @@ enum PlanText {
       .max { $0.1.relativeError < $1.1.relativeError }
     if let (name, error) = worst {
       lines.append(
-        "Largest relative squared error: \(Format.number(error.relativeError * 100, 3)) % in \(name).")
+        "Largest relative squared error: \(Format.number(error.relativeError * 100, 3)) % in \(name)."
+      )
     }
     let memory = report.peakResidentBytes.map { ", peak memory \(Format.bytes($0))" } ?? ""
     lines.append("\(Format.number(report.seconds, 1)) s\(memory); details in pare.json.")

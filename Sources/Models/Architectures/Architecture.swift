@@ -1,5 +1,5 @@
-public import Text
 package import Tensors
+public import Text
 
 /// One published family: reads its `config.json` into a `ModelConfiguration`.
 package protocol Architecture: Sendable {

@@ -78,5 +78,7 @@ public final class KVCache {
 extension Tensor {
   /// The cache is the one owner that writes a tensor after it was made: rows beyond `length`, which
   /// nobody reads before `advance`.
-  fileprivate var mutableFloats: UnsafeMutablePointer<Float> { UnsafeMutablePointer(mutating: floats) }
+  fileprivate var mutableFloats: UnsafeMutablePointer<Float> {
+    UnsafeMutablePointer(mutating: floats)
+  }
 }

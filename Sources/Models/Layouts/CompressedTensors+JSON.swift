@@ -7,7 +7,9 @@ extension CompressedTensors {
   /// - Throws: `ModelError.unsupportedQuantization` naming the method, format or setting that cannot
   ///   be read.
   public init(quantizationConfig json: JSON, path: String) throws(ModelError) {
-    func bad(_ reason: String) -> ModelError { .unsupportedQuantization(reason: reason, path: path) }
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: reason, path: path)
+    }
     guard let config = json.object else { throw bad("quantization_config is not an object") }
     let method = config["quant_method"]?.string ?? "absent"
     guard method == "compressed-tensors" else { throw bad("quant_method \(method)") }
@@ -31,7 +33,9 @@ extension CompressedTensors {
       }
       guard let weights = group["weights"]?.object else { continue }
       let format = group["format"]?.string ?? modelFormat ?? "absent"
-      guard let format = AffineGroups.Layout(rawValue: format) else { throw bad("format \(format)") }
+      guard let format = AffineGroups.Layout(rawValue: format) else {
+        throw bad("format \(format)")
+      }
       let targets = group["targets"]?.array?.compactMap(\.string) ?? []
       guard !targets.isEmpty else { throw bad("\(name) has no targets") }
       groups.append(
