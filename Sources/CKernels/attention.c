@@ -44,19 +44,3 @@ void pare_scale_rows(float *y, const float *factor, size_t rows, size_t columns)
     if (factor[r] != 1) pare_scale(y + r * columns, factor[r], y + r * columns, columns);
   }
 }
-
-void pare_attend_one(
-    const float *query, const float *keys, const float *values, size_t count, size_t dim,
-    float scale, float soft_cap, float slope, size_t first_distance, float *scores, float *target) {
-  for (size_t k = 0; k < count; k++) {
-    scores[k] = pare_dot_f32(keys + k * dim, query, dim) * scale;
-  }
-  if (soft_cap > 0) pare_soft_cap(scores, soft_cap, scores, count);
-  if (slope != 0) {
-    for (size_t k = 0; k < count; k++) scores[k] += slope * ((float)k - (float)first_distance);
-  }
-  const float sum = pare_exp_shifted(scores, pare_max(scores, count), scores, count);
-  for (size_t d = 0; d < dim; d++) target[d] = 0;
-  for (size_t k = 0; k < count; k++) pare_accumulate(scores[k], values + k * dim, target, dim);
-  pare_scale(target, 1 / sum, target, dim);
-}

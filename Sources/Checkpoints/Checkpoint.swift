@@ -158,10 +158,9 @@ public final class Checkpoint: Sendable {
   }
 
   /// What identifies the input: every file that belongs to it with its SHA-256. Reads all of the
-  /// weights once, holding only a few megabytes resident.
+  /// weights once, shards side by side, holding only a few megabytes of each resident.
   public func fileHashes() throws(CheckpointError) -> [FileHash] {
-    var hashes: [FileHash] = []
-    for file in files { hashes.append(FileHash(of: file.file)) }
+    var hashes = Parallel.map(files.count) { FileHash(of: files[$0].file) }
     try checkIntact()
     for path in sideFiles.map({ Files.join(folder, $0) }) + (index.map { [$0] } ?? []) {
       let bytes = try Files.read(path)

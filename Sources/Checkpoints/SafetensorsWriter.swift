@@ -153,6 +153,16 @@ public struct SafetensorsWriter: ~Copyable {
 }
 
 extension Checkpoint {
+  /// `digest(of:)` of several tensors, computed side by side.
+  public func digests(of names: [String]) throws(CheckpointError) -> [String] {
+    let results = Parallel.map(names.count) { index in
+      Result { () throws(CheckpointError) in try digest(of: names[index]) }
+    }
+    var digests: [String] = []
+    for result in results { digests.append(try result.get()) }
+    return digests
+  }
+
   /// SHA-256 of a tensor's bytes as stored, to compare with what a writer noted. The pages read are
   /// given back.
   /// - Throws: `missingTensors`; `damagedWhileReading`.

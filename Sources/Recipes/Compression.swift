@@ -135,10 +135,10 @@ public struct Compression {
   /// Reopens the output as any reader would and compares every tensor with what was in memory.
   private func verify(_ path: String, _ digests: [String: String]) throws {
     let written = try LanguageModel.load(path).checkpoint
-    for tensor in plan.rows.flatMap(\.outputs) {
-      guard try written.digest(of: tensor.name) == digests[tensor.name] else {
-        throw RecipeError.verificationFailed(tensor: tensor.name)
-      }
+    let names = plan.rows.flatMap(\.outputs).map(\.name)
+    for (name, digest) in zip(names, try written.digests(of: names))
+    where digest != digests[name] {
+      throw RecipeError.verificationFailed(tensor: name)
     }
     try written.checkIntact()
   }

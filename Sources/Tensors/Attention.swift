@@ -28,106 +28,196 @@ public struct AttentionMask: Sendable {
 }
 
 extension Tensor {
-  /// Queries and keys per tile: scores of a tile stay in the first-level cache.
-  private static let queryTile = 32, keyTile = 128
-
-  /// Causal attention with an online softmax over tiles (Dao et al. 2022, arXiv:2205.14135), so
-  /// that no matrix of queries by keys exists.
+  /// Causal attention over the tokens so far.
   ///
   /// - Parameters:
   ///   - queries: `[tokens, heads · headDim]`
-  ///   - keys: `[keyValueHeads, capacity, headDim]`, of which `start + tokens` rows are filled.
-  ///   - values: as `keys`.
+  ///   - stored: keys and values, of which `start + tokens` rows are filled.
   ///   - start: position of the first query.
   /// - Returns: `[tokens, heads · headDim]`
   public static func attention(
-    queries: Tensor, keys: Tensor, values: Tensor, start: Int, heads: Int, mask: AttentionMask
+    queries: Tensor, stored: KeyValueRows, start: Int, heads: Int, mask: AttentionMask
   ) -> Tensor {
-    precondition(keys.shape.count == 3 && keys.shape == values.shape)
-    let (headDim, capacity, tokens) = (keys.shape[2], keys.shape[1], queries.rows)
-    precondition(queries.columns == heads * headDim && heads % keys.shape[0] == 0)
-    precondition(start + tokens <= capacity)
-    useOneBLASThread()
-    let group = heads / keys.shape[0]
-    let tiles = (tokens + queryTile - 1) / queryTile
+    precondition(queries.columns == heads * stored.headDim && heads % stored.heads == 0)
+    precondition(start + queries.rows <= stored.capacity)
+    let attention = Attention(
+      queries: queries, stored: stored, start: start, group: heads / stored.heads, mask: mask)
+    return queries.rows == 1 ? attention.ofOneToken() : attention.ofManyTokens()
+  }
+}
+
+/// The query heads that share a key and value head are worked on together, so that each cached row
+/// is read and widened once for all of them.
+private struct Attention {
+  var queries: Tensor
+  var stored: KeyValueRows
+  var start: Int
+  /// Query heads per key and value head.
+  var group: Int
+  var mask: AttentionMask
+
+  /// Keys per tile: the scores of a tile stay in the second-level cache.
+  private static let keyTile = 128
+  /// Keys that one piece of a long text's decoding step covers.
+  private static let spanKeys = 512
+
+  private var headDim: Int { stored.headDim }
+  private var rowStride: Int { queries.columns }
+
+  private func slopes(of keyValueHead: Int) -> [Float]? {
+    mask.alibiSlopes.map { Array($0[(keyValueHead * group)..<((keyValueHead + 1) * group)]) }
+  }
+
+  private func keys(_ head: Int, _ row: Int) -> UnsafeRawPointer {
+    stored.keys.rawPointer + (head * stored.capacity + row) * headDim * stored.type.byteCount
+  }
+
+  private func values(_ head: Int, _ row: Int) -> UnsafeRawPointer {
+    stored.values.rawPointer + (head * stored.capacity + row) * headDim * stored.type.byteCount
+  }
+
+  private func scales(_ tensor: Tensor?, _ head: Int, _ row: Int) -> UnsafePointer<Float>? {
+    tensor.map { $0.floats + head * stored.capacity + row }
+  }
+
+  /// First key that a query at `position` sees.
+  private func firstKey(_ position: Int) -> Int {
+    mask.slidingWindow.map { max(0, position - $0 + 1) } ?? 0
+  }
+
+  // MARK: Decoding
+
+  /// Long texts are cut into spans of keys, whose partial softmaxes are joined in order: the cut
+  /// depends on the text alone, so the result does not depend on the number of threads.
+  func ofOneToken() -> Tensor {
+    let first = firstKey(start)
+    let count = start + 1 - first
+    let parts = (count + Self.spanKeys - 1) / Self.spanKeys
+    let (heads, dim, group) = (stored.heads, headDim, group)
+    let partial = Tensor(
+      dtype: .float32, shape: [heads, parts, group, dim + 2],
+      storage: Storage(byteCount: heads * parts * group * (dim + 2) * 4))
+    // [heads, parts, group, dim], then the maxima, then the sums.
+    let mixture = Unshared(UnsafeMutablePointer(mutating: partial.floats))
+    let maximum = heads * parts * group * dim
+    let sum = maximum + heads * parts * group
+    let scratchCount = pare_attention_scratch_floats(min(count, Self.spanKeys), dim, group)
+    Parallel.forEach(heads * parts) { piece in
+      let (head, part) = (piece / parts, piece % parts)
+      let begin = first + part * Self.spanKeys
+      let slopes = slopes(of: head) ?? []
+      withUnsafeTemporaryAllocation(of: Float.self, capacity: scratchCount) { scratch in
+        slopes.withUnsafeBufferPointer { slopes in
+          var span = pare_attention_span()
+          span.type = stored.type.kernelType
+          span.keys = keys(head, begin)
+          span.values = values(head, begin)
+          span.key_scales = scales(stored.keyScales, head, begin)
+          span.value_scales = scales(stored.valueScales, head, begin)
+          span.count = min(Self.spanKeys, start + 1 - begin)
+          span.dim = dim
+          span.queries = queries.floats + head * group * dim
+          span.group = group
+          span.scale = mask.scale
+          span.soft_cap = mask.softCap ?? 0
+          span.slopes = slopes.isEmpty ? nil : slopes.baseAddress
+          span.first_distance = start - begin
+          span.scratch = scratch.baseAddress
+          span.mixture = mixture.value + piece * group * dim
+          span.maximum = mixture.value + maximum + piece * group
+          span.sum = mixture.value + sum + piece * group
+          pare_attend_span(&span)
+        }
+      }
+    }
     return Tensor(shape: queries.shape) { target in
       guard let base = target.baseAddress else { return }
-      let target = Unshared(base)
-      let (q, k, v) = (Unshared(queries.floats), Unshared(keys.floats), Unshared(values.floats))
-      Parallel.forEach(heads * tiles) { piece in
-        let (head, tile) = (piece / tiles, piece % tiles)
-        let offset = head / group * capacity * headDim
-        let first = tile * queryTile
-        let job = HeadTile(
-          queries: q.value + first * heads * headDim + head * headDim,
-          keys: k.value + offset, values: v.value + offset,
-          target: target.value + first * heads * headDim + head * headDim,
-          rows: min(queryTile, tokens - first), rowStride: heads * headDim, headDim: headDim,
-          position: start + first, mask: mask, slope: mask.alibiSlopes?[head] ?? 0)
-        if job.rows == 1 { job.runOne() } else { job.run() }
+      for head in 0..<heads {
+        let piece = head * parts * group
+        pare_attention_join(
+          partial.floats + piece * dim, partial.floats + maximum + piece,
+          partial.floats + sum + piece, parts, group, dim, base + head * group * dim)
       }
     }
   }
 
-  /// A few neighbouring queries of one head.
-  private struct HeadTile {
-    var queries: UnsafePointer<Float>
-    var keys: UnsafePointer<Float>
-    var values: UnsafePointer<Float>
-    var target: UnsafeMutablePointer<Float>
-    var rows: Int
-    /// Floats from one token to the next, in queries and target.
-    var rowStride: Int
-    var headDim: Int
-    /// Of the first query.
-    var position: Int
-    var mask: AttentionMask
-    var slope: Float
+  // MARK: Many tokens
 
-    /// First key that some query at or after `position` sees.
-    var firstKey: Int { mask.slidingWindow.map { max(0, position - $0 + 1) } ?? 0 }
-
-    func runOne() {
-      let count = position + 1 - firstKey
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { scores in
-        guard let scores = scores.baseAddress else { return }
-        pare_attend_one(
-          queries, keys + firstKey * headDim, values + firstKey * headDim, count, headDim,
-          mask.scale, mask.softCap ?? 0, slope, count - 1, scores, target)
+  /// An online softmax over tiles (Dao et al. 2022, arXiv:2205.14135), so that no matrix of queries
+  /// by keys exists.
+  func ofManyTokens() -> Tensor {
+    useOneBLASThread()
+    let tokens = queries.rows
+    // Tokens per tile: with the group's heads, some 128 rows.
+    let tile = max(1, 128 / group)
+    let tiles = (tokens + tile - 1) / tile
+    return Tensor(shape: queries.shape) { target in
+      guard let base = target.baseAddress else { return }
+      let target = Unshared(base)
+      Parallel.forEach(stored.heads * tiles) { piece in
+        // Late tiles see the most keys; begun first, they leave no thread waiting at the end.
+        let (head, tileIndex) = (piece % stored.heads, tiles - 1 - piece / stored.heads)
+        let first = tileIndex * tile
+        run(head: head, tokens: first..<min(first + tile, tokens), into: target.value)
       }
     }
+  }
 
-    func run() {
-      let lastKey = position + rows
-      let scratchCount = rows * keyTile + rows * headDim + 3 * rows
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: scratchCount) { scratch in
-        guard let scores = scratch.baseAddress else { return }
-        let mixture = scores + rows * keyTile
-        let maximum = mixture + rows * headDim
-        let (sum, rescale) = (maximum + rows, maximum + 2 * rows)
-        mixture.update(repeating: 0, count: rows * headDim)
-        maximum.update(repeating: -.infinity, count: rows)
-        sum.update(repeating: 0, count: rows)
-        for key in stride(from: firstKey, to: lastKey, by: keyTile) {
-          let columns = min(keyTile, lastKey - key)
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(headDim),
-            mask.scale, queries, Int32(rowStride), keys + key * headDim, Int32(headDim), 0, scores,
-            Int32(keyTile))
-          var tile = pare_score_tile(
-            scores: scores, rows: rows, columns: columns, stride: keyTile, first_query: position,
-            first_key: key, window: mask.slidingWindow ?? 0, soft_cap: mask.softCap ?? 0,
-            slope: slope, maximum: maximum, sum: sum, rescale: rescale)
-          pare_online_softmax(&tile)
-          pare_scale_rows(mixture, rescale, rows, headDim)
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows), Int32(headDim), Int32(columns),
-            1, scores, Int32(keyTile), values + key * headDim, Int32(headDim), 1, mixture,
-            Int32(headDim))
+  /// Some neighbouring tokens' queries of the heads that share one key and value head, laid out head
+  /// by head as `[group, tokens, headDim]`.
+  private func run(head: Int, tokens: Range<Int>, into target: UnsafeMutablePointer<Float>) {
+    let (dim, count, keyTile) = (headDim, tokens.count, Self.keyTile)
+    let rows = group * count
+    let scratchCount = rows * (keyTile + 2 * dim + 3) + keyTile * dim
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: scratchCount) { scratch in
+      guard let scores = scratch.baseAddress else { return }
+      let gathered = scores + rows * keyTile
+      let mixture = gathered + rows * dim
+      let widened = mixture + rows * dim
+      let maximum = widened + keyTile * dim
+      let (sum, rescale) = (maximum + rows, maximum + 2 * rows)
+      for member in 0..<group {
+        for token in tokens {
+          (gathered + (member * count + token - tokens.lowerBound) * dim).update(
+            from: queries.floats + token * rowStride + (head * group + member) * dim, count: dim)
         }
-        for row in 0..<rows {
+      }
+      mixture.update(repeating: 0, count: rows * dim)
+      maximum.update(repeating: -.infinity, count: rows)
+      sum.update(repeating: 0, count: rows)
+      let firstQuery = start + tokens.lowerBound, lastKey = start + tokens.upperBound
+      for key in stride(from: firstKey(firstQuery), to: lastKey, by: keyTile) {
+        let columns = min(keyTile, lastKey - key)
+        pare_cache_widen(
+          stored.type.kernelType, keys(head, key), scales(stored.keyScales, head, key), columns,
+          dim, widened, dim)
+        cblas_sgemm(
+          CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(dim),
+          mask.scale, gathered, Int32(dim), widened, Int32(dim), 0, scores, Int32(keyTile))
+        for member in 0..<group {
+          var tile = pare_score_tile(
+            scores: scores + member * count * keyTile, rows: count, columns: columns,
+            stride: keyTile, first_query: firstQuery, first_key: key,
+            window: mask.slidingWindow ?? 0, soft_cap: mask.softCap ?? 0,
+            slope: mask.alibiSlopes?[head * group + member] ?? 0,
+            maximum: maximum + member * count, sum: sum + member * count,
+            rescale: rescale + member * count)
+          pare_online_softmax(&tile)
+        }
+        pare_scale_rows(mixture, rescale, rows, dim)
+        pare_cache_widen(
+          stored.type.kernelType, values(head, key), scales(stored.valueScales, head, key), columns,
+          dim, widened, dim)
+        cblas_sgemm(
+          CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows), Int32(dim), Int32(columns),
+          1, scores, Int32(keyTile), widened, Int32(dim), 1, mixture, Int32(dim))
+      }
+      for member in 0..<group {
+        for token in tokens {
+          let row = member * count + token - tokens.lowerBound
           pare_scale(
-            mixture + row * headDim, 1 / sum[row], target + row * rowStride, headDim)
+            mixture + row * dim, 1 / sum[row],
+            target + token * rowStride + (head * group + member) * dim, dim)
         }
       }
     }

@@ -1,3 +1,4 @@
+import CKernels
 import Foundation
 import Tensors
 import Testing
@@ -58,16 +59,18 @@ func attentionAgreesWithItsFormula(test: AttentionCase) {
   // Room behind the filled rows must not be read into the result.
   let capacity = length + 5
   let queries = numbers.tensor([test.tokens, test.heads * dim], scale: 2)
-  let keys = numbers.tensor([test.keyValueHeads, capacity, dim], scale: 2)
-  let values = numbers.tensor([test.keyValueHeads, capacity, dim])
+  let keys = numbers.tensor([length, test.keyValueHeads * dim], scale: 2)
+  let values = numbers.tensor([length, test.keyValueHeads * dim])
+  let stored = KeyValueRows(
+    type: .float32, heads: test.keyValueHeads, capacity: capacity, headDim: dim)
+  stored.store(keys: keys, values: values, at: 0)
   let result = Tensor.attention(
-    queries: queries, keys: keys, values: values, start: test.start, heads: test.heads,
-    mask: test.mask)
+    queries: queries, stored: stored, start: test.start, heads: test.heads, mask: test.mask)
   #expect(result.shape == queries.shape)
   func rows(_ tensor: Tensor, _ head: Int) -> [[Double]] {
     let all = tensor.doubles
     return (0..<length).map { row in
-      let at = (head * capacity + row) * dim
+      let at = (row * test.keyValueHeads + head) * dim
       return Array(all[at..<(at + dim)])
     }
   }
@@ -83,6 +86,81 @@ func attentionAgreesWithItsFormula(test: AttentionCase) {
         query: Array(q[at..<(at + dim)]), keys: k, values: v, position: test.start + token,
         mask: test.mask, slope: Double(test.mask.alibiSlopes?[head] ?? 0))
       for d in 0..<dim { #expect(abs(r[at + d] - expected[d]) < 5e-6) }
+    }
+  }
+}
+
+/// Rows kept in fewer bits: attention over them is exactly that over what they widen to.
+@Test(arguments: [KeyValueRows.ElementType.float16, .int8], [1, 40])
+func attentionReadsNarrowRowsAsTheyWiden(type: KeyValueRows.ElementType, tokens: Int) {
+  var numbers = TestNumbers(UInt64(tokens))
+  let (heads, dim, length) = (2, 24, 600)
+  let keys = numbers.tensor([length, heads * dim], scale: 2)
+  let values = numbers.tensor([length, heads * dim])
+  let narrow = KeyValueRows(type: type, heads: heads, capacity: length, headDim: dim)
+  narrow.store(keys: keys, values: values, at: 0)
+  func widened(_ rows: Tensor, _ stored: Tensor, _ scales: Tensor?) -> Tensor {
+    let values = Tensor(shape: rows.shape) { target in
+      let wide =
+        type == .int8
+        ? stored.bytes.map { Float(Int8(bitPattern: $0)) } : stored.widened().array
+      for token in 0..<length {
+        for head in 0..<heads {
+          for d in 0..<dim {
+            let row = head * length + token
+            target[(token * heads + head) * dim + d] =
+              wide[row * dim + d] * (scales?.floats[row] ?? 1)
+          }
+        }
+      }
+    }
+    let largest = zip(values.doubles, rows.doubles).map { abs($0 - $1) }.max() ?? 1
+    // Half a step: 2⁻¹¹ of a float16 value, 1/254 of an int8 row's largest.
+    #expect(largest > 0 && largest < (type == .int8 ? 6 / 254.0 : 6 * 0x1p-11))
+    return values
+  }
+  let wide = KeyValueRows(type: .float32, heads: heads, capacity: length, headDim: dim)
+  wide.store(
+    keys: widened(keys, narrow.keys, narrow.keyScales),
+    values: widened(values, narrow.values, narrow.valueScales), at: 0)
+  let queries = numbers.tensor([tokens, 4 * dim], scale: 2)
+  let mask = AttentionMask(scale: 0.3)
+  func attend(_ rows: KeyValueRows) -> [Float] {
+    Tensor.attention(
+      queries: queries, stored: rows, start: length - tokens, heads: 4, mask: mask
+    ).array
+  }
+  #expect(attend(narrow) == attend(wide))
+}
+
+@Test func spansOfKeysAgreeWithTheirReference() {
+  for (count, dim, group) in [(1, 8, 1), (15, 7, 2), (16, 64, 4), (33, 128, 1), (200, 20, 3)] {
+    var numbers = TestNumbers(UInt64(count))
+    let keys = numbers.tensor([count, dim]), values = numbers.tensor([count, dim])
+    let queries = numbers.tensor([group, dim])
+    let slopes = (0..<group).map { Float($0) * 0.1 }
+    func run(_ body: (UnsafePointer<pare_attention_span>) -> Void) -> [Float] {
+      var scratch = [Float](
+        repeating: .nan, count: pare_attention_scratch_floats(count, dim, group))
+      var out = [Float](repeating: .nan, count: group * (dim + 2))
+      scratch.withUnsafeMutableBufferPointer { scratch in
+        out.withUnsafeMutableBufferPointer { out in
+          slopes.withUnsafeBufferPointer { slopes in
+            guard let base = out.baseAddress else { return }
+            var span = pare_attention_span(
+              type: PARE_CACHE_F32, keys: keys.floats, values: values.floats, key_scales: nil,
+              value_scales: nil, count: count, dim: dim, queries: queries.floats, group: group,
+              scale: 0.4, soft_cap: 3, slopes: slopes.baseAddress, first_distance: count - 1,
+              scratch: scratch.baseAddress, mixture: base, maximum: base + group * dim,
+              sum: base + group * (dim + 1))
+            body(&span)
+          }
+        }
+      }
+      return out
+    }
+    for (fast, slow) in zip(run(pare_attend_span), run(pare_attend_span_ref)) {
+      #expect(abs(fast - slow) < 1e-5 * max(1, abs(slow)))
     }
   }
 }

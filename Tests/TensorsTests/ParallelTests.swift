@@ -39,13 +39,18 @@ import Testing
     defer { Parallel.threads = before }
     var numbers = TestNumbers(12)
     let x = numbers.tensor([70, 96]), w = numbers.tensor([200, 96]).converted(to: .bfloat16)
-    let keys = numbers.tensor([2, 70, 24]), values = numbers.tensor([2, 70, 24])
+    let stored = KeyValueRows(type: .float32, heads: 2, capacity: 1200, headDim: 24)
+    stored.store(keys: numbers.tensor([1200, 48]), values: numbers.tensor([1200, 48]), at: 0)
     func everything() -> [[Float]] {
       [
         x.multiplied(byTransposeOf: w).array, x.rows(0..<2).multiplied(byTransposeOf: w).array,
         Tensor.attention(
-          queries: x, keys: keys, values: values, start: 0, heads: 4,
+          queries: x, stored: stored, start: 0, heads: 4,
           mask: AttentionMask(slidingWindow: 40, scale: 0.3)
+        ).array,
+        Tensor.attention(
+          queries: x.rows(0..<1), stored: stored, start: 1199, heads: 4,
+          mask: AttentionMask(scale: 0.3)
         ).array,
         x.rmsNormalized(weight: nil, epsilon: 1e-5).array, x.activated(.silu).array,
         x.logSumExpRows().map { Float($0) },

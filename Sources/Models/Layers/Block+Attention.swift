@@ -40,8 +40,7 @@ extension Block {
       keys: keys, values: values, block: context.index, heads: attention.keyValueHeads,
       headDim: attention.headDim)
     state.input = Tensor.attention(
-      queries: queries, keys: stored.keys, values: stored.values, start: start,
-      heads: attention.heads,
+      queries: queries, stored: stored, start: start, heads: attention.heads,
       mask: AttentionMask(
         slidingWindow: attention.slidingWindow, alibiSlopes: attention.alibiSlopes,
         softCap: attention.softCap, scale: attention.scale))

@@ -1,26 +1,25 @@
-package import Tensors
+public import Tensors
 
-/// Keys and values of the tokens seen so far, per block `[keyValueHeads, capacity, headDim]` in
-/// float32, so that each head's rows lie together. Grows by doubling; nothing is evicted.
+/// Keys and values of the tokens seen so far, block by block. Grows by doubling; nothing is evicted.
 public final class KVCache {
   /// Tokens whose keys and values every block holds.
   public private(set) var length = 0
   /// How long the text will become, where the rotary frequencies depend on it.
   public let plannedLength: Int
+  public let elementType: KeyValueRows.ElementType
 
-  private var keys: [Tensor?]
-  private var values: [Tensor?]
+  private var blocks: [KeyValueRows?]
 
   /// - Parameter plannedLength: tokens that will pass through in all; sizes the first allocation.
-  public init(blocks: Int, plannedLength: Int) {
+  public init(
+    blocks: Int, plannedLength: Int, elementType: KeyValueRows.ElementType = .float32
+  ) {
     self.plannedLength = plannedLength
-    keys = Array(repeating: nil, count: blocks)
-    values = Array(repeating: nil, count: blocks)
+    self.elementType = elementType
+    self.blocks = Array(repeating: nil, count: blocks)
   }
 
-  public var residentBytes: Int {
-    (keys + values).reduce(0) { $0 + ($1?.byteCount ?? 0) }
-  }
+  public var residentBytes: Int { blocks.reduce(0) { $0 + ($1?.byteCount ?? 0) } }
 
   /// Forgets all tokens but keeps the memory.
   public func reset() { length = 0 }
@@ -30,55 +29,21 @@ public final class KVCache {
 
   /// Stores rows `[tokens, heads · headDim]` behind those of `block` and returns all its rows.
   package func append(
-    keys newKeys: Tensor, values newValues: Tensor, block: Int, heads: Int, headDim: Int
-  ) -> (keys: Tensor, values: Tensor) {
-    let needed = length + newKeys.rows
-    func stored(_ old: Tensor?, _ new: Tensor) -> Tensor {
-      let target = Self.withCapacity(
-        needed, planned: plannedLength, old, used: length, heads: heads, headDim: headDim)
-      Self.scatter(new, into: target, at: length, heads: heads, headDim: headDim)
-      return target
+    keys: Tensor, values: Tensor, block: Int, heads: Int, headDim: Int
+  ) -> KeyValueRows {
+    let needed = length + keys.rows
+    let old = blocks[block]
+    var rows: KeyValueRows
+    if let old, old.capacity >= needed {
+      rows = old
+    } else {
+      let capacity = max(needed, min(plannedLength, 1 << 16), (old?.capacity ?? 0) * 2)
+      rows =
+        old?.grown(to: capacity, used: length)
+        ?? KeyValueRows(type: elementType, heads: heads, capacity: capacity, headDim: headDim)
+      blocks[block] = rows
     }
-    let allKeys = stored(keys[block], newKeys), allValues = stored(values[block], newValues)
-    keys[block] = allKeys
-    values[block] = allValues
-    return (allKeys, allValues)
-  }
-
-  private static func withCapacity(
-    _ needed: Int, planned: Int, _ old: Tensor?, used: Int, heads: Int, headDim: Int
-  ) -> Tensor {
-    if let old, old.shape[1] >= needed { return old }
-    let capacity = max(needed, min(planned, 1 << 16), (old?.shape[1] ?? 0) * 2)
-    let grown = Tensor(
-      dtype: .float32, shape: [heads, capacity, headDim],
-      storage: Storage(byteCount: heads * capacity * headDim * 4))
-    if let old {
-      for head in 0..<heads {
-        grown.mutableFloats.advanced(by: head * capacity * headDim).update(
-          from: old.floats + head * old.shape[1] * headDim, count: used * headDim)
-      }
-    }
-    return grown
-  }
-
-  private static func scatter(
-    _ rows: Tensor, into target: Tensor, at start: Int, heads: Int, headDim: Int
-  ) {
-    let capacity = target.shape[1]
-    for token in 0..<rows.rows {
-      for head in 0..<heads {
-        target.mutableFloats.advanced(by: (head * capacity + start + token) * headDim).update(
-          from: rows.floats + (token * heads + head) * headDim, count: headDim)
-      }
-    }
-  }
-}
-
-extension Tensor {
-  /// The cache is the one owner that writes a tensor after it was made: rows beyond `length`, which
-  /// nobody reads before `advance`.
-  fileprivate var mutableFloats: UnsafeMutablePointer<Float> {
-    UnsafeMutablePointer(mutating: floats)
+    rows.store(keys: keys, values: values, at: length)
+    return rows
   }
 }
