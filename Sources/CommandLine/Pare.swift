@@ -23,7 +23,7 @@ struct Pare: ParsableCommand {
     version: PareVersion.current,
     subcommands: [
       Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Eval.self, Run.self,
-      Demo.self,
+      Bench.self, Demo.self,
     ])
 
   static func main() {

@@ -54,8 +54,10 @@ public struct LanguageModel: Sendable {
   }
 
   /// An empty cache for a text that will have `plannedLength` tokens.
-  public func cache(plannedLength: Int) -> KVCache {
-    KVCache(blocks: blocks.count, plannedLength: plannedLength)
+  public func cache(
+    plannedLength: Int, elementType: KeyValueRows.ElementType = .float32
+  ) -> KVCache {
+    KVCache(blocks: blocks.count, plannedLength: plannedLength, elementType: elementType)
   }
 
   /// - Throws: `ModelError.tokenOutOfRange` for the first id outside the vocabulary.

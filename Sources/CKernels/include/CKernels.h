@@ -8,5 +8,6 @@
 #include "quantize_groups.h"
 #include "rows.h"
 #include "sha256.h"
+#include "stream.h"
 #include "vector.h"
 #endif
