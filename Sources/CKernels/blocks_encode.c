@@ -17,6 +17,8 @@ typedef float lane_f32 __attribute__((ext_vector_type(16)));
 typedef int32_t lane_i32 __attribute__((ext_vector_type(16)));
 typedef uint32_t lane_u32 __attribute__((ext_vector_type(16)));
 typedef uint8_t lane_u8 __attribute__((ext_vector_type(16)));
+/// One bit a lane, the first lane's the lowest.
+typedef _Bool lane_bits __attribute__((ext_vector_type(16)));
 
 /// What codes stand for before they are scaled: integers around zero, named by how many lie below
 /// it, or the sixteen levels of IQ4.

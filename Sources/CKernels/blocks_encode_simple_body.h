@@ -20,14 +20,20 @@ TARGET static inline float NAME(finite_inverse)(float d) {
 
 /// The weight of the largest magnitude with its sign, the first of equals.
 TARGET static inline float NAME(extreme)(const float *x, lane_f32 a, lane_f32 b) {
-  const lane_f32 low = a < b ? a : b, high = a > b ? a : b;
-  const float least = __builtin_reduce_min(low), most = __builtin_reduce_max(high);
-  if (most > -least) return most;
-  if (most < -least) return least;
-  for (int i = 0; i < 32; i++) {
-    if (__builtin_fabsf(x[i]) == most) return x[i];
+  // Magnitude first, sign last: one unsigned maximum finds both, a negative weight among equals.
+  const lane_u32 p = (lane_u32)a << 1 | (lane_u32)a >> 31;
+  const lane_u32 q = (lane_u32)b << 1 | (lane_u32)b >> 31;
+  const uint32_t top = __builtin_reduce_max(p > q ? p : q);
+  if (top <= 1) return 0;  // whatever the zeros' signs
+  const uint32_t bits = top >> 1 | top << 31;
+  float value;
+  memcpy(&value, &bits, 4);
+  if ((top & 1) && __builtin_reduce_or((p == top - 1) | (q == top - 1))) {
+    for (int i = 0; i < 32; i++) {
+      if (__builtin_fabsf(x[i]) == -value) return x[i];
+    }
   }
-  return most;
+  return value;
 }
 
 TARGET static inline int NAME(fits_f16)(float d) {
@@ -41,18 +47,17 @@ TARGET static inline void NAME(store_split)(lane_u8 low, lane_u8 high, uint8_t *
 }
 
 TARGET static inline void NAME(store_fifth)(lane_u8 low, lane_u8 high, uint8_t *target) {
-  uint32_t bits = 0;
-  for (int j = 0; j < 16; j++) {
-    bits |= (uint32_t)(low[j] >> 4 & 1) << j | (uint32_t)(high[j] >> 4 & 1) << (j + 16);
-  }
-  memcpy(target, &bits, 4);
+  const lane_bits first = __builtin_convertvector((low & 16) != 0, lane_bits);
+  const lane_bits second = __builtin_convertvector((high & 16) != 0, lane_bits);
+  memcpy(target, &first, 2);
+  memcpy(target + 2, &second, 2);
 }
 
 TARGET static int NAME(rule_q4_0)(const float *x, uint8_t *target) {
   lane_f32 a, b;
   memcpy(&a, x, 64);
   memcpy(&b, x + 16, 64);
-  const float d = NAME(extreme)(x, a, b) / -8, inverse = NAME(finite_inverse)(d);
+  const float d = NAME(extreme)(x, a, b) * -0.125f, inverse = NAME(finite_inverse)(d);
   lane_i32 p = __builtin_convertvector(a * inverse + 8.5f, lane_i32);
   lane_i32 q = __builtin_convertvector(b * inverse + 8.5f, lane_i32);
   p = p > 15 ? (lane_i32)15 : p;
@@ -66,7 +71,7 @@ TARGET static int NAME(rule_q5_0)(const float *x, uint8_t *target) {
   lane_f32 a, b;
   memcpy(&a, x, 64);
   memcpy(&b, x + 16, 64);
-  const float d = NAME(extreme)(x, a, b) / -16, inverse = NAME(finite_inverse)(d);
+  const float d = NAME(extreme)(x, a, b) * -0.0625f, inverse = NAME(finite_inverse)(d);
   lane_i32 p = __builtin_convertvector(a * inverse + 16.5f, lane_i32);
   lane_i32 q = __builtin_convertvector(b * inverse + 16.5f, lane_i32);
   p = p > 31 ? (lane_i32)31 : p;
@@ -77,15 +82,28 @@ TARGET static int NAME(rule_q5_0)(const float *x, uint8_t *target) {
   return NAME(fits_f16)(d);
 }
 
+TARGET static inline float NAME(unsorted)(int32_t key) {
+  const int32_t bits = key ^ (key >> 31 & 0x7fffffff);
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
 /// Codes 0 ... top of the range from the least to the largest weight.
 TARGET static inline __attribute__((always_inline)) int NAME(range_codes)(
     const float *x, float top, float *d, float *least, lane_u8 *low, lane_u8 *high) {
   lane_f32 a, b;
   memcpy(&a, x, 64);
   memcpy(&b, x + 16, 64);
-  const lane_f32 lesser = a < b ? a : b, greater = a > b ? a : b;
-  *least = __builtin_reduce_min(lesser);
-  *d = (__builtin_reduce_max(greater) - *least) / top;
+  // As integers that sort like the numbers, whose extremes every instruction set finds.
+  const lane_i32 s = (lane_i32)a ^ ((lane_i32)a >> 31 & 0x7fffffff);
+  const lane_i32 t = (lane_i32)b ^ ((lane_i32)b >> 31 & 0x7fffffff);
+  *least = NAME(unsorted)(__builtin_reduce_min(s < t ? s : t));
+  *d = (NAME(unsorted)(__builtin_reduce_max(s > t ? s : t)) - *least) / top;
+  if (*least == 0) {
+    // The sign of the first zero is what is stored.
+    for (int i = 31; i >= 0; i--) *least = x[i] == 0 ? x[i] : *least;
+  }
   const float inverse = NAME(finite_inverse)(*d);
   lane_i32 p = __builtin_convertvector((a - *least) * inverse + 0.5f, lane_i32);
   lane_i32 q = __builtin_convertvector((b - *least) * inverse + 0.5f, lane_i32);

@@ -346,7 +346,7 @@ TARGET static int NAME(encode_q4_k)(
   struct NAME(super) b;
   const lane_f32 *w = NAME(load_super)(&b, x, importance, 32, blocks);
   const struct NAME(line_search) search = {
-      15, 63, -1.0f, 0.25f, 18, 1, 1, 0, 1, NAME(covering), 1};
+      15, 63, -1.0f, 0.25f, 18, 2, 1, 1, 2, NAME(covering), 1};
   const int fault =
       w ? NAME(search_lines)(&b, b.w, 32, 8, 8 * blocks, search)
         : NAME(search_lines)(&b, (const lane_f32 *)0, 32, 8, 8 * blocks, search);
@@ -367,7 +367,7 @@ TARGET static int NAME(encode_q5_k)(
   struct NAME(super) b;
   const lane_f32 *w = NAME(load_super)(&b, x, importance, 32, blocks);
   const struct NAME(line_search) search = {
-      31, 63, -1.0f, 0.25f, 14, 1, 1, 0, 1, NAME(covering), 1};
+      31, 63, -1.0f, 0.25f, 14, 2, 1, 1, 2, NAME(covering), 1};
   const int fault =
       w ? NAME(search_lines)(&b, b.w, 32, 8, 8 * blocks, search)
         : NAME(search_lines)(&b, (const lane_f32 *)0, 32, 8, 8 * blocks, search);
