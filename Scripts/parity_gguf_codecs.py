@@ -128,6 +128,9 @@ def matrices(model):
         "tailed": random.standard_t(4, (32, 2048)) * 0.02,
         "uniform": random.uniform(-1, 1, (32, 2048)),
         "offset": random.normal(0.03, 0.02, (16, 2048)),
+        "sparse": random.normal(0, 0.02, (16, 2048)) * (random.random((16, 2048)) < 0.1),
+        "levels": random.integers(-3, 4, (16, 2048)) * 0.01,
+        "constants": np.repeat(random.normal(0, 0.02, (16, 128)), 16, axis=1),
         "outliers": random.normal(0, 0.02, (32, 2048))
         * np.where(random.random((32, 2048)) < 0.01, 8, 1),
     }
@@ -144,6 +147,10 @@ def matrices(model):
                np.exp(random.normal(0, 1.5, x.shape[1])).astype(np.float32))
         for name, x in cases.items()
     }
+
+
+def ratio(ours, theirs):
+    return 1.0 if ours == theirs else ours / theirs if theirs > 0 else np.inf
 
 
 def seconds(call, repeat=3):
@@ -196,12 +203,12 @@ def main():
                         failed = True
                 error = [((ours.decode(name, q, columns).astype(np.float64) - x) ** 2).sum()
                          for q in (a, b)]
-                plain.append(error[0] / error[1])
+                plain.append(ratio(*error))
                 a, b = ours.encode(name, x, importance), theirs.encode(name, x, importance)
                 error = [
                     ((ours.decode(name, q, columns).astype(np.float64) - x) ** 2
                      * importance).sum() for q in (a, b)]
-                weighted.append(error[0] / error[1])
+                weighted.append(ratio(*error))
                 if options.detail:
                     print(f"    {case:30} {plain[-1]:.4f} {weighted[-1]:.4f}")
             agree = decoders_agree(name, ours, theirs)

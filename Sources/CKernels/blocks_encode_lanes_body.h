@@ -142,10 +142,12 @@ struct NAME(line_sums) {
 TARGET static inline __attribute__((always_inline)) lane_f32 NAME(solve_line)(
     struct NAME(line_sums) s, lane_f32 count, lane_f32 y, lane_f32 yy, lane_f32 bound,
     lane_f32 *slope, lane_f32 *offset) {
-  const lane_f32 determinant = count * s.ll - s.l * s.l;
+  // Without a second code in use (a constant group) the line is not determined: its offset goes to
+  // the bound, which is where a minimum of 0 lies.
+  const lane_f32 product = count * s.ll, determinant = product - s.l * s.l;
   lane_f32 a = (count * s.yl - s.l * y) / determinant;
   lane_f32 b = (y - a * s.l) / count;
-  const lane_i32 is_over = b > bound;
+  const lane_i32 is_over = (determinant <= 1e-6f * product) | (b > bound);
   b = is_over ? bound : b;
   a = is_over ? (s.yl - bound * s.l) / s.ll : a;
   *slope = a;
