@@ -37,6 +37,43 @@ private let codecs = GGUFType.allCases.compactMap { try? GGUFBlocks($0) }
   }
 }
 
+@Test(arguments: codecs) func blocksKeepTheLawsOfCodecs(_ codec: GGUFBlocks) throws {
+  var random = TestRandom(seed: 64)
+  for blocks in [1, 3, 17] where blocks * codec.type.blockLength <= 1024 {
+    try checkLaws(of: codec, on: random.matrix(9, blocks * codec.type.blockLength, scale: 0.03))
+  }
+  let columns = 2 * codec.type.blockLength
+  try checkLaws(of: codec, on: random.matrix(3, columns).truncatedToBFloat16())
+  try checkLaws(of: codec, on: Tensor([Float](repeating: 0, count: columns), shape: [1, columns]))
+  try checkLaws(
+    of: codec, on: Tensor([Float](repeating: -0.25, count: columns), shape: [1, columns]))
+}
+
+@Test(arguments: codecs) func codesOnAGridThatExistsAreTheNearest(_ codec: GGUFBlocks) throws {
+  var random = TestRandom(seed: 65)
+  let columns = 3 * max(codec.type.blockLength, 64)
+  let grid = try codec.encode(random.matrix(4, columns, scale: 0.03))
+  let other = random.matrix(4, columns, scale: 0.05)
+  let encoded = try codec.encode(other, onGridOf: grid)
+  for row in 0..<4 {
+    let bytes = Array(encoded.blocks.rows(row..<row + 1).bytes)
+    for (block, oracle) in BlockOracle.blocks(codec.type, bytes).enumerated() {
+      for i in 0..<codec.type.blockLength {
+        let value = Double(other.floats[row * columns + block * codec.type.blockLength + i])
+        // TQ2_0 has a fourth code, which no encoder writes.
+        let levels = codec.type == .tq2_0 ? Array(oracle.grid(i).prefix(3)) : oracle.grid(i)
+        let nearest = levels.map { abs($0 - value) }.min() ?? 0
+        #expect(abs(oracle.value(i) - value) <= nearest + 1e-8)
+      }
+    }
+  }
+  var values = other.array
+  values[2 * columns + 5] = .nan
+  #expect(throws: CodecError.notFinite(row: 2, column: 5)) {
+    try codec.encode(Tensor(values, shape: [4, columns]), onGridOf: grid)
+  }
+}
+
 @Test(arguments: codecs) func everySourceTypeAndThreadCountGivesTheSameBlocks(
   _ codec: GGUFBlocks
 ) throws {
