@@ -124,6 +124,8 @@ enum pare_block_status pare_block_encode_at(
     case 1: return avx2_encode_row(type, x, count, importance, blocks, fault);
     default: break;
   }
+#else
+  (void)level;
 #endif
   return portable_encode_row(type, x, count, importance, blocks, fault);
 }
