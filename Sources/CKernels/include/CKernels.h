@@ -1,6 +1,7 @@
 #ifndef PARE_CKERNELS_H
 #define PARE_CKERNELS_H
 #include "attention.h"
+#include "blocks.h"
 #include "divergence.h"
 #include "files.h"
 #include "mapping.h"
