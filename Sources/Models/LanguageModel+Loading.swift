@@ -1,6 +1,6 @@
 public import Checkpoints
 import Codecs
-import Tensors
+package import Tensors
 public import Text
 
 extension LanguageModel {
@@ -94,8 +94,7 @@ extension WeightSource {
     guard let scheme = scheme(of: declaration) else {
       let matrix = try tensor(declaration.name)
       if let type = checkpoint.info(storedName(declaration.name))?.blockType {
-        return BlockQuantizedWeight(
-          type: type, outputs: linear.outputs, inputs: linear.inputs, blocks: matrix)
+        throw ModelError.badWeight(module: linear.name, reason: type.name, path: checkpoint.path)
       }
       return linear.isTransposed ? TransposedWeight(matrix) : DenseWeight(matrix)
     }

@@ -1,6 +1,6 @@
 import Checkpoints
 public import Models
-public import Tensors
+import Tensors
 public import Text
 
 /// What a checkpoint holds, role by role.

@@ -46,10 +46,8 @@ private struct GGUFModel {
     let vocabulary = embedding.shape[0]
     reader.set("vocab_size", JSON(vocabulary))
     reader.set("tie_word_embeddings", JSON(!checkpoint.contains("output.weight")))
-    if let dtype = embedding.blockType == nil ? embedding.dtype : .float16 {
-      let names: [DType: JSON] = [.float32: "float32", .bfloat16: "bfloat16"]
-      reader.set("torch_dtype", names[dtype] ?? "float16")
-    }
+    let types: [DType: JSON] = [.float32: "float32", .bfloat16: "bfloat16"]
+    reader.set("torch_dtype", types[embedding.dtype] ?? "float16")
     let tokenizer = GGUFTokenizer(metadata, file: checkpoint.path, vocabularySize: vocabulary)
     for (field, key) in [
       ("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding"),

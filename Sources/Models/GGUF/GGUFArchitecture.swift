@@ -1,4 +1,4 @@
-package import Checkpoints
+import Checkpoints
 
 /// How llama.cpp names and orders the tensors of one family, and how its metadata maps to the
 /// family's `config.json` and back. (ggml-org/llama.cpp, gguf-py/gguf/tensor_mapping.py and

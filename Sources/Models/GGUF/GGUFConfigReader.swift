@@ -1,14 +1,14 @@
-package import Checkpoints
+import Checkpoints
 import Tensors
-package import Text
+import Text
 
 /// Writes a `config.json` from the metadata of a GGUF file, so that one reader of configurations
 /// serves both formats.
-package struct GGUFConfigReader {
+struct GGUFConfigReader {
   let checkpoint: Checkpoint
   let metadata: GGUFMetadata
   let name: String
-  package private(set) var fields = JSONObject()
+  private(set) var fields = JSONObject()
 
   init(_ checkpoint: Checkpoint, _ metadata: GGUFMetadata, architecture: String) {
     self.checkpoint = checkpoint
@@ -95,15 +95,16 @@ package struct GGUFConfigReader {
   }
 
   mutating func gated() throws(CheckpointError) {
-    if let experts = try? optionalSize("expert_count"), experts > 0 {
+    if let experts = value("expert_count")?.int, experts > 0 {
       throw unsupported("expert_count", "means a mixture of experts")
     }
     let headDim = try headDim()
     set("hidden_size", JSON(try size("embedding_length")))
     set("intermediate_size", JSON(try size("feed_forward_length")))
     set("num_hidden_layers", JSON(try size("block_count")))
-    set("num_attention_heads", JSON(try heads()))
-    set("num_key_value_heads", JSON(try optionalSize("attention.head_count_kv") ?? heads()))
+    let heads = try heads()
+    set("num_attention_heads", JSON(heads))
+    set("num_key_value_heads", JSON(try optionalSize("attention.head_count_kv") ?? heads))
     set("head_dim", JSON(headDim))
     set("max_position_embeddings", JSON(try size("context_length")))
     set("rms_norm_eps", JSON(try number("attention.layer_norm_rms_epsilon")))

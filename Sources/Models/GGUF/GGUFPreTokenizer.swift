@@ -1,8 +1,8 @@
-package import Text
+import Text
 
 /// How a byte-level tokenizer cuts text before it merges, under the names that llama.cpp gives to
 /// the published ways (`tokenizer.ggml.pre`).
-package struct GGUFPreTokenizer: Sendable {
+struct GGUFPreTokenizer: Sendable {
   enum Step: Equatable, Sendable {
     case split(String)
     case digits

@@ -155,6 +155,7 @@ package struct GGUFTokenizerDescription {
   /// SentencePiece's kind: a score for each token, bytes for what has none.
   private mutating func scored(_ metadata: inout GGUFMetadata) -> Bool {
     let merges = merges()
+    let kinds = kinds
     var scores = kinds.indices.map { id -> Float in
       kinds[id] == .normal || kinds[id] == .userDefined ? -Float(mergeCount + id) : 0
     }
@@ -180,7 +181,6 @@ package struct GGUFTokenizerDescription {
     }
     metadata.set(Self.prefix + "add_space_prefix", prefixes)
 
-    let kinds = kinds
     let mergeable = tokens.indices.filter { kinds[$0] == .normal || kinds[$0] == .userDefined }
     let implied = ScoredMerges.merges(tokens, scores: scores, of: mergeable)
     let isSame = implied.count == merges.count

@@ -1,4 +1,4 @@
-import Tensors
+package import Tensors
 
 /// Where GGUF puts the rows of a matrix that Hugging Face orders otherwise. Only whole rows move, so
 /// packed ones need no decoding.
