@@ -100,7 +100,8 @@ public final class Checkpoint: Sendable {
     index = other.index
     places = other.places
     names = views.map(\.info.name)
-    self.views = Dictionary(views.map { ($0.info.name, $0) }, uniquingKeysWith: { first, _ in first })
+    self.views = Dictionary(
+      views.map { ($0.info.name, $0) }, uniquingKeysWith: { first, _ in first })
     self.madeFiles = madeFiles
   }
 

@@ -89,12 +89,21 @@ extension WeightSource {
   /// A bias or norm weight: small, so widened once.
   func vector(_ name: String) throws -> Tensor { try tensor(name).widened() }
 
-  package func weight(_ linear: LinearConfiguration) throws -> any Weight {
+  /// The matrix of a declared tensor, in whatever form it is stored.
+  package func matrix(_ tensor: ModelTensor) throws -> any Weight {
+    try weight(
+      LinearConfiguration(
+        name: tensor.module, role: tensor.role, outputs: tensor.outputs, inputs: tensor.inputs,
+        hasBias: false, isTransposed: tensor.isTransposed))
+  }
+
+  func weight(_ linear: LinearConfiguration) throws -> any Weight {
     let declaration = linear.tensors(block: nil)[0]
     guard let scheme = scheme(of: declaration) else {
       let matrix = try tensor(declaration.name)
       if let type = checkpoint.info(storedName(declaration.name))?.blockType {
-        throw ModelError.badWeight(module: linear.name, reason: type.name, path: checkpoint.path)
+        return try GGUFBlocks(type).decode(
+          matrix, outputs: linear.outputs, inputs: linear.inputs)
       }
       return linear.isTransposed ? TransposedWeight(matrix) : DenseWeight(matrix)
     }

@@ -42,9 +42,16 @@ public struct GGUFArray: Sendable {
     self.init(.bool, count: values.count, values.map { $0 ? 1 : 0 })
   }
 
-  /// The elements as the file holds them.
-  var encoded: UnsafeRawBufferPointer {
+  /// The elements as the file holds them, valid while the array is.
+  private var encoded: UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(start: storage.base, count: storage.byteCount)
+  }
+
+  /// Type and number of the elements, then the elements.
+  func append(to output: inout [UInt8]) {
+    output.append(littleEndian: elementType.rawValue)
+    output.append(littleEndian: UInt64(count))
+    output.append(contentsOf: encoded)
   }
 
   /// The texts of an array of strings; nil for any other.

@@ -116,10 +116,7 @@ public enum GGUFValue: Sendable {
     case .float32(let value): output.append(littleEndian: value.bitPattern)
     case .bool(let value): output.append(value ? 1 : 0)
     case .string(let bytes): output.append(ggufString: bytes)
-    case .array(let array):
-      output.append(littleEndian: array.elementType.rawValue)
-      output.append(littleEndian: UInt64(array.count))
-      output.append(contentsOf: array.encoded)
+    case .array(let array): array.append(to: &output)
     case .uint64(let value): output.append(littleEndian: value)
     case .int64(let value): output.append(littleEndian: value)
     case .float64(let value): output.append(littleEndian: value.bitPattern)

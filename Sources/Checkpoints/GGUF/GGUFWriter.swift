@@ -1,5 +1,5 @@
 public import Codecs
-import Tensors
+public import Tensors
 
 /// A tensor that is going to be written into a GGUF file.
 public struct GGUFDeclaration: Sendable, Hashable {
@@ -110,6 +110,11 @@ public struct GGUFWriter: ~Copyable {
     position += bytes.count
     appended += bytes.count
     if appended == byteCounts[next] { try complete() }
+  }
+
+  /// Appends the bytes of a tensor, all or some rows of the declared one.
+  public mutating func append(_ name: String, _ rows: Tensor) throws(CheckpointError) {
+    try append(name, rows.bytes)
   }
 
   /// Completes the file: all is on the disk when this returns.

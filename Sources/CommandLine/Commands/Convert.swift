@@ -1,7 +1,7 @@
-import ArgumentParser
+public import ArgumentParser
 import Checkpoints
 import Foundation
-import Recipes
+public import Recipes
 import Tensors
 
 struct Convert: ParsableCommand {
@@ -108,7 +108,8 @@ extension GGUFMix: ExpressibleByArgument {}
 /// Conversions as tables.
 private enum ConversionText {
   static func table(_ plan: ConversionPlan) -> String {
-    var table = Table(["tensor", "shape", "is", "bytes", "becomes", "bytes"], leading: [0, 1, 2, 4])
+    var table = Table(
+      ["tensor", "shape", "is", "bytes", "becomes", "bytes"], leading: [0, 1, 2, 4])
     for row in plan.rows {
       table.add([
         row.name, row.shape.map(String.init).joined(separator: "×"), row.from,

@@ -71,7 +71,9 @@ package struct GGUFArchitecture: Sendable {
   package func ggufName(_ tensor: ModelTensor) -> (name: String, form: Form)? {
     let suffix = tensor.name.dropFirst(tensor.module.count)  // .weight or .bias
     guard let block = tensor.block else {
-      return outer.first { $0.huggingFace == tensor.module }.map { ("\($0.gguf)\(suffix)", $0.form) }
+      return outer.first { $0.huggingFace == tensor.module }.map {
+        ("\($0.gguf)\(suffix)", $0.form)
+      }
     }
     let start = "\(blocks)\(block)."
     guard tensor.module.hasPrefix(start) else { return nil }

@@ -135,7 +135,8 @@ struct GGUFTokenizer: Sendable {
       ])
     }
     var fields: [(String, JSON)] = [
-      ("version", "1.0"), ("truncation", .null), ("padding", .null), ("added_tokens", .array(added)),
+      ("version", "1.0"), ("truncation", .null), ("padding", .null),
+      ("added_tokens", .array(added)),
     ]
     let key = "tokenizer.ggml.model"
     switch metadata[key]?.string {

@@ -144,7 +144,8 @@ package struct GGUFTokenizerDescription {
     metadata.set(Self.prefix + "model", "gpt2")
     metadata.set(Self.prefix + "pre", cut?.names.first ?? "default")
     metadata.set(Self.prefix + "tokens", GGUFArray(strings: tokens))
-    metadata.set(Self.prefix + "merges", GGUFArray(strings: merges().map { $0.left + [32] + $0.right }))
+    metadata.set(
+      Self.prefix + "merges", GGUFArray(strings: merges().map { $0.left + [32] + $0.right }))
     if cut == nil { notes.append("llama.cpp has no name for how this tokenizer cuts text") }
     let expected = cut.map { $0.normalizesToNFC ? "NFC" : nil } ?? nil
     return cut?.ignoresMerges == ignoresMerges && form == expected
@@ -176,14 +177,16 @@ package struct GGUFTokenizerDescription {
     let cut = json["pre_tokenizer"]
     let isMetaspace = cut?["type"]?.string == "Metaspace"
     if isMetaspace {
-      prefixes = cut?["prepend_scheme"].map { $0.string != "never" }
+      prefixes =
+        cut?["prepend_scheme"].map { $0.string != "never" }
         ?? cut?["add_prefix_space"]?.bool ?? true
     }
     metadata.set(Self.prefix + "add_space_prefix", prefixes)
 
     let mergeable = tokens.indices.filter { kinds[$0] == .normal || kinds[$0] == .userDefined }
     let implied = ScoredMerges.merges(tokens, scores: scores, of: mergeable)
-    let isSame = implied.count == merges.count
+    let isSame =
+      implied.count == merges.count
       && zip(implied, merges).allSatisfy { $0.left == $1.left && $0.right == $1.right }
     if implied.count != merges.count {
       notes.append("llama.cpp merges by score, which this tokenizer's merges only come close to")

@@ -1,5 +1,5 @@
 import Checkpoints
-import Codecs
+public import Codecs
 import Models
 import Tensors
 public import Text
@@ -105,10 +105,7 @@ struct MatrixReader {
 
   /// - Parameter tensor: a matrix; one stored `[in, out]` is turned as a whole.
   init(_ tensor: ModelTensor, in source: WeightSource) throws {
-    let linear = LinearConfiguration(
-      name: tensor.module, role: tensor.role, outputs: tensor.outputs, inputs: tensor.inputs,
-      hasBias: false, isTransposed: tensor.isTransposed)
-    let stored = try source.weight(linear)
+    let stored = try source.matrix(tensor)
     weight =
       (stored as? TransposedWeight).map {
         DenseWeight($0.tensor.transposed().converted(to: $0.tensor.dtype))

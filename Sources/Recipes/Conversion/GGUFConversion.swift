@@ -213,7 +213,7 @@ public struct GGUFConversion: Conversion {
     let name = step.declaration.name, type = step.declaration.type
     switch step.content {
     case .values(let values):
-      try writer.append(name, Tensor(values, shape: [values.count]).bytes)
+      try writer.append(name, Tensor(values, shape: [values.count]))
       return nil
     case .vector(let tensor):
       var values = try source.tensor(tensor.name).widened()
@@ -224,14 +224,14 @@ public struct GGUFConversion: Conversion {
         }
       }
       if let rows = reordered(step) { values = values.gatheringRows(rows) }
-      try writer.append(name, values.bytes)
+      try writer.append(name, values)
       return nil
     case .matrix(let tensor):
       let reader = try MatrixReader(tensor, in: source)
       var error: EncodingError?
       guard let rows = reordered(step) else {
         try reader.forEachPiece { piece in
-          try writer.append(name, try encode(piece, type, tensor, &error).bytes)
+          try writer.append(name, try encode(piece, type, tensor, &error))
         }
         return error
       }
@@ -240,13 +240,14 @@ public struct GGUFConversion: Conversion {
       var packed: [UInt8] = []
       packed.reserveCapacity(rowBytes * tensor.outputs)
       try reader.forEachPiece { piece in
-        packed += try encode(piece, type, tensor, &error).bytes
+        let encoded = try encode(piece, type, tensor, &error)
+        withExtendedLifetime(encoded) { packed += encoded.bytes }
       }
       let whole = Tensor(dtype: .uint8, shape: [tensor.outputs, rowBytes]) { target in
         target.copyBytes(from: packed)
       }
       packed = []
-      try writer.append(name, whole.gatheringRows(rows).bytes)
+      try writer.append(name, whole.gatheringRows(rows))
       return error
     }
   }
@@ -262,14 +263,14 @@ public struct GGUFConversion: Conversion {
   ) throws -> Tensor {
     let name = source.storedName(tensor.name), path = source.checkpoint.path
     if let dtype = type.dtype { return try rows.stored(as: dtype, name: name, path: path) }
-    do {
+    do throws(CodecError) {
       let result = try GGUFBlocks(type).encode(rows, importance: nil)
       error = error.map { $0.adding(result.error) } ?? result.error
       return result.weight.blocks
-    } catch let error as CodecError {
+    } catch let fault {
       // Zeros and worse appear where a file was cut short while it was read.
       try source.checkpoint.checkIntact()
-      throw RecipeError.badTensor(name, path: path, reason: error.description)
+      throw RecipeError.badTensor(name, path: path, reason: fault.description)
     }
   }
 

@@ -1,5 +1,5 @@
 public import Codecs
-package import Models
+import Models
 
 /// Which block type each matrix of a GGUF file gets: the mixes that llama.cpp's quantizer knows,
 /// under its names (ggml-org/llama.cpp, src/llama-quant.cpp).

@@ -96,7 +96,8 @@ public struct HuggingFaceConversion: Conversion {
       return
     }
     try MatrixReader(stored, in: source).forEachPiece { piece in
-      try writer.append(written.name, try plain(piece).bytes)
+      let rows = try plain(piece)
+      try withExtendedLifetime(rows) { try writer.append(written.name, rows.bytes) }
     }
   }
 
