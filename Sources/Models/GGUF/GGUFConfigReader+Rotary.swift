@@ -26,6 +26,9 @@ extension GGUFConfigReader {
       settings.append(
         ("partial_rotary_factor", JSON((Double(dimensions) + 0.25) / Double(headDim))))
     }
+    if dimensions == headDim, name == "gptneox" {
+      settings.append(("partial_rotary_factor", 1.0))  // this family's default is a quarter
+    }
     let context = try size("context_length")
     let trained = try optionalSize("rope.scaling.original_context_length")
     if let long = try divisors("rope_factors_long.weight", pairs: dimensions / 2),
@@ -42,8 +45,10 @@ extension GGUFConfigReader {
       }
     } else if let divisors = try divisors("rope_freqs.weight", pairs: dimensions / 2) {
       settings[0].1 = "llama3"
-      settings += Self.llama3(divisors, theta: theta, dimensions: dimensions, context: context)
-      if settings.count == 2 {
+      let parameters = Self.llama3(
+        divisors, theta: theta, dimensions: dimensions, context: context)
+      settings += parameters
+      if parameters.isEmpty {
         // No published parameters give these divisors: they are spelled out.
         let list = JSON.array(divisors.map { JSON($0) })
         settings[0].1 = "longrope"
