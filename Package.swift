@@ -46,7 +46,7 @@ let package = Package(
       ["CKernels", .target(name: "COpenBLAS", condition: .when(platforms: [.linux]))]),
     module("Codecs", ["CKernels", "Tensors"]),
     module("Text"),
-    module("Checkpoints", ["CKernels", "Tensors", "Text"]),
+    module("Checkpoints", ["CKernels", "Tensors", "Codecs", "Text"]),
     module("Tokenizers", ["Text"]),
     module("Models", ["CKernels", "Tensors", "Codecs", "Text", "Checkpoints"]),
     module("Runtime", ["Tensors", "Models", "Tokenizers"]),
@@ -70,7 +70,7 @@ let package = Package(
     tests("TensorsTests", ["TestSupport"] + ["CKernels", "Tensors"]),
     tests("CodecsTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs"]),
     tests("TextTests", ["TestSupport"] + ["Text"]),
-    tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Checkpoints"]),
+    tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints"]),
     tests("TokenizersTests", ["TestSupport"] + ["Text", "Tokenizers"]),
     tests("ModelsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints", "Models"]),
     tests(

@@ -5,14 +5,15 @@ public import Tensors
 ///
 /// Opening reads headers only; a tensor's pages arrive when it is touched. Accepted are a folder in
 /// Hugging Face layout (also one in the Hub's cache, whose files are links), a shard index, and a
-/// single `.safetensors` or `.bin` file. Of a folder with both formats, safetensors is read.
+/// single `.safetensors`, `.bin` or `.gguf` file. Of a folder with both formats, safetensors is
+/// read; of a GGUF file that was split, all parts.
 ///
 /// ```swift
 /// let checkpoint = try Checkpoint.open("models/SmolLM2-135M")
 /// let embedding = try checkpoint.tensor("model.embed_tokens.weight")
 /// ```
 public final class Checkpoint: Sendable {
-  public enum Format: String, Sendable { case safetensors, pytorch }
+  public enum Format: String, Sendable { case safetensors, pytorch, gguf }
 
   /// The path that was asked for.
   public let path: String
@@ -23,10 +24,15 @@ public final class Checkpoint: Sendable {
   public let names: [String]
   /// The files' own remarks, `{"format": "pt"}` as a rule; shards' are merged, the first wins.
   public let metadata: [String: String]
+  /// The metadata of a GGUF file; nil for the other formats.
+  public let gguf: GGUFMetadata?
 
   private let files: [WeightFile]
   private let index: String?
   private let places: [String: (file: Int, tensor: Int)]
+  /// Tensors shown in place of those of the files, by name; nil where the files' own are.
+  private let views: [String: TensorView]?
+  private let madeFiles: [MadeFile]
 
   /// - Throws: `CheckpointError` if no weights are found or a header is not valid.
   public static func open(_ path: String) throws(CheckpointError) -> Checkpoint {
@@ -39,11 +45,17 @@ public final class Checkpoint: Sendable {
     format = located.format
     index = located.index?.path
     var files: [WeightFile] = []
+    var gguf: GGUFMetadata?
     for path in located.files {
-      let file = try MappedFile.open(path)
-      files.append(
-        located.format == .safetensors
-          ? try SafetensorsFile.read(file) : try PyTorchFile.read(file))
+      switch located.format {
+      case .safetensors: files.append(try SafetensorsFile.read(MappedFile.open(path)))
+      case .pytorch: files.append(try PyTorchFile.read(MappedFile.open(path)))
+      case .gguf:
+        for part in try GGUFParts(path).files {
+          files.append(WeightFile(file: part.file, tensors: part.tensors, metadata: [:]))
+          gguf = gguf ?? part.metadata
+        }
+      }
     }
     var names: [String] = []
     var places: [String: (file: Int, tensor: Int)] = [:]
@@ -70,14 +82,36 @@ public final class Checkpoint: Sendable {
     self.names = names
     self.places = places
     self.metadata = metadata
+    self.gguf = gguf
+    views = nil
+    madeFiles = []
+  }
+
+  /// The same files with their tensors shown in another way, and with side files that are made.
+  package init(
+    _ other: Checkpoint, showing views: [TensorView], madeFiles: [MadeFile]
+  ) {
+    path = other.path
+    folder = other.folder
+    format = other.format
+    metadata = other.metadata
+    gguf = other.gguf
+    files = other.files
+    index = other.index
+    places = other.places
+    names = views.map(\.info.name)
+    self.views = Dictionary(
+      views.map { ($0.info.name, $0) }, uniquingKeysWith: { first, _ in first })
+    self.madeFiles = madeFiles
   }
 
   // MARK: Tensors
 
-  public func contains(_ name: String) -> Bool { places[name] != nil }
+  public func contains(_ name: String) -> Bool { info(name) != nil }
 
   public func info(_ name: String) -> TensorInfo? {
-    places[name].map { files[$0.file].tensors[$0.tensor].info }
+    if let views { return views[name]?.info }
+    return places[name].map { files[$0.file].tensors[$0.tensor].info }
   }
 
   /// The tensor of this name, in its stored element type.
@@ -89,10 +123,18 @@ public final class Checkpoint: Sendable {
   /// them unaligned.
   /// - Throws: `CheckpointError.missingTensors` if there is none of this name.
   public func tensor(_ name: String) throws(CheckpointError) -> Tensor {
+    guard let views else { return try storedTensor(name) }
+    guard let view = views[name] else { throw .missingTensors([name], in: path) }
+    let stored = try storedTensor(view.source)
+    return view.read?(stored) ?? stored
+  }
+
+  private func storedTensor(_ name: String) throws(CheckpointError) -> Tensor {
     guard let place = places[name] else { throw .missingTensors([name], in: path) }
     let file = files[place.file].file
     let stored = files[place.file].tensors[place.tensor]
     let info = stored.info
+    let shape = info.storedShape
     if let strides = stored.strides {
       return Tensor(dtype: info.dtype, shape: info.shape) { target in
         Strided.gather(
@@ -102,13 +144,13 @@ public final class Checkpoint: Sendable {
     }
     let isAligned = (Int(bitPattern: file.base) + stored.offset) % info.dtype.byteCount == 0
     if !isAligned && info.dtype.byteCount > 2 {
-      return Tensor(dtype: info.dtype, shape: info.shape) { target in
+      return Tensor(dtype: info.dtype, shape: shape) { target in
         target.copyMemory(
           from: UnsafeRawBufferPointer(start: file.base + stored.offset, count: info.byteCount))
       }
     }
     let window = Storage(file: file, offset: stored.offset, byteCount: info.byteCount)
-    return Tensor(dtype: info.dtype, shape: info.shape, storage: window)
+    return Tensor(dtype: info.dtype, shape: shape, storage: window)
   }
 
   /// The tensor of this name, which must have this shape.
@@ -136,13 +178,15 @@ public final class Checkpoint: Sendable {
 
   /// All that an output must not replace: the folder and, wherever links lead, each file.
   public var inputPaths: [String] {
-    [path, folder] + weightFiles + sideFiles.map { Files.join(folder, $0) }
+    format == .gguf
+      ? weightFiles : [path, folder] + weightFiles + sideFiles.map { Files.join(folder, $0) }
   }
 
   /// Names of the small files that belong to the model: configuration, tokenizer, chat template,
   /// licence. In byte order.
   public var sideFiles: [String] {
-    ((try? Files.list(folder)) ?? []).filter {
+    if format == .gguf { return madeFiles.map(\.name) }
+    return ((try? Files.list(folder)) ?? []).filter {
       SideFiles.isKnown($0) && Files.kind(Files.join(folder, $0)) == .file
     }
   }
@@ -150,6 +194,7 @@ public final class Checkpoint: Sendable {
   /// The bytes of a side file.
   /// - Throws: `missingSideFile` or `unreadable`.
   public func readSideFile(_ name: String) throws(CheckpointError) -> [UInt8] {
+    if let made = madeFiles.first(where: { $0.name == name }) { return try made.read() }
     let path = Files.join(folder, name)
     guard !name.contains("/"), Files.kind(path) != .absent else {
       throw .missingSideFile(folder: folder, name: name)
@@ -162,7 +207,8 @@ public final class Checkpoint: Sendable {
   public func fileHashes() throws(CheckpointError) -> [FileHash] {
     var hashes = Parallel.map(files.count) { FileHash(of: files[$0].file) }
     try checkIntact()
-    for path in sideFiles.map({ Files.join(folder, $0) }) + (index.map { [$0] } ?? []) {
+    let beside = format == .gguf ? [] : sideFiles.map { Files.join(folder, $0) }
+    for path in beside + (index.map { [$0] } ?? []) {
       let bytes = try Files.read(path)
       let digest = bytes.withUnsafeBytes { SHA256.digest($0) }
       hashes.append(

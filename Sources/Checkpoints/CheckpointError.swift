@@ -21,6 +21,9 @@ public enum CheckpointError: Error, Equatable, Sendable, CustomStringConvertible
   case refusedGlobal(file: String, name: String)
   case wrongArchive(file: String, problem: String)
   case wrongPickle(file: String, problem: String)
+  case wrongGGUF(file: String, problem: String)
+  case wrongMetadata(file: String, key: String, problem: String)
+  case unsupportedMetadata(file: String, key: String, reason: String)
   case damagedWhileReading(file: String)
 
   // A model's expectations against what is there
@@ -84,6 +87,12 @@ public enum CheckpointError: Error, Equatable, Sendable, CustomStringConvertible
     case .wrongPickle(let file, let problem):
       "\(file) does not hold a plain table of tensors: \(problem). "
         + "Save the model's state_dict() again, best as safetensors."
+    case .wrongGGUF(let file, let problem):
+      "\(file) is not a GGUF file that can be read: \(problem). Download it again, or make it anew."
+    case .wrongMetadata(let file, let key, let problem):
+      "\(file): the metadata key \(key) \(problem). Download the file again, or make it anew."
+    case .unsupportedMetadata(let file, let key, let reason):
+      "\(file) is not supported: its \(key) \(reason)."
     case .damagedWhileReading(let file):
       "\(file) was changed or became unreadable while it was being read. "
         + "Make sure that nothing writes to it, and run again."

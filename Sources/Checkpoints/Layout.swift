@@ -90,16 +90,18 @@ struct Layout {
     if path.hasSuffix(".bin.index.json") { return try indexed(path, format: .pytorch) }
     let (folder, name) = Files.split(path)
     let format: Checkpoint.Format
+    let file = try MappedFile.open(path)
     if path.hasSuffix(".safetensors") {
       format = .safetensors
-    } else if PyTorchFile.isRecognised(try MappedFile.open(path)) {
+    } else if path.hasSuffix(".gguf") || GGUFFile.isRecognised(file) {
+      format = .gguf
+    } else if PyTorchFile.isRecognised(file) {
       format = .pytorch
     } else if name.hasSuffix(".bin") || name.hasSuffix(".pt") || name.hasSuffix(".pth") {
       throw .wrongArchive(file: path, problem: "it is not a zip archive")
-    } else if name.hasSuffix(".gguf") {
-      throw .unknownFormat(file: path, reason: "GGUF files are not read yet")
     } else {
-      throw .unknownFormat(file: path, reason: "it is neither a .safetensors nor a .bin file")
+      throw .unknownFormat(
+        file: path, reason: "it is neither a .safetensors, a .bin nor a .gguf file")
     }
     return Layout(folder: folder, format: format, files: [path], index: nil)
   }

@@ -1,16 +1,40 @@
+public import Codecs
 public import Tensors
 
 /// What is known of a stored tensor without reading its numbers.
 public struct TensorInfo: Sendable, Hashable {
   public let name: String
+  /// `uint8` where `blockType` says what the bytes mean.
   public let dtype: DType
-  /// Sizes, slowest first.
+  /// Sizes, slowest first. Where there is a `blockType`, the sizes of the numbers it stands for;
+  /// the tensor itself is then `[rows, bytes of a row]`.
   public let shape: [Int]
   /// Path of the file that holds it.
   public let file: String
+  /// How a GGUF file packs the numbers; nil where they are plain.
+  public let blockType: GGUFType?
+
+  package init(
+    name: String, dtype: DType, shape: [Int], file: String, blockType: GGUFType? = nil
+  ) {
+    self.name = name
+    self.dtype = dtype
+    self.shape = shape
+    self.file = file
+    self.blockType = blockType
+  }
 
   public var count: Int { shape.reduce(1, *) }
-  public var byteCount: Int { count * dtype.byteCount }
+  public var byteCount: Int { storedShape.reduce(dtype.byteCount, *) }
+
+  /// Sizes of the tensor as it is read.
+  public var storedShape: [Int] {
+    guard let blockType, let inputs = shape.last else { return shape }
+    return [shape.dropLast().reduce(1, *), blockType.rowBytes(inputs: inputs)]
+  }
+
+  /// What the numbers are stored as: `BF16`, `Q4_K`.
+  public var storage: String { blockType?.name ?? dtype.rawValue }
 }
 
 /// Where a tensor lies in its file.

@@ -17,13 +17,13 @@ struct Pare: ParsableCommand {
         pare eval divergence smaller --baseline MODEL --file text.txt
         pare run smaller --prompt "Once upon a time"
 
-      MODEL is the folder of a Hugging Face checkpoint. Results go to stdout, progress to stderr.
+      MODEL is the folder of a Hugging Face checkpoint or a GGUF file. Results go to stdout, progress to stderr.
       Exit codes: 0 done, 1 failed, 3 a --require gate failed, 64 wrong usage, 130 interrupted.
       """,
     version: PareVersion.current,
     subcommands: [
-      Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Eval.self, Run.self,
-      Bench.self, Demo.self,
+      Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Convert.self,
+      Eval.self, Run.self, Bench.self, Demo.self,
     ])
 
   static func main() {

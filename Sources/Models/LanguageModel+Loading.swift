@@ -1,26 +1,24 @@
 public import Checkpoints
 import Codecs
-import Tensors
+package import Tensors
 public import Text
 
 extension LanguageModel {
-  /// Opens a checkpoint folder in Hugging Face layout, safetensors or `pytorch_model.bin`.
+  /// Opens a checkpoint folder in Hugging Face layout, safetensors or `pytorch_model.bin`, or a
+  /// GGUF file.
   ///
   /// - Throws: `CheckpointError` where files are missing or damaged, `JSONError` where a config is
   ///   not JSON, `ModelError` where config and tensors do not fit each other, `CodecError` where
   ///   packed weights are malformed.
   public static func load(_ path: String) throws -> LanguageModel {
-    try LanguageModel(checkpoint: Checkpoint.open(path))
+    try LanguageModel(checkpoint: Checkpoint.openModel(path))
   }
 
+  /// - Parameter checkpoint: as `Checkpoint.openModel` gives it.
   public init(checkpoint: Checkpoint) throws {
-    let config = try Self.config(of: checkpoint)
-    let configuration = try ModelConfiguration(config: config, path: checkpoint.path)
-    let quantization = try Self.quantization(config, path: checkpoint.path)
-    let source = try WeightSource(
-      checkpoint: checkpoint, configuration: configuration, quantization: quantization)
+    let source = try WeightSource(checkpoint)
     try self.init(source: source)
-    endTokens = try Self.endTokens(of: checkpoint, configuration)
+    endTokens = try Self.endTokens(of: checkpoint, source.configuration)
   }
 
   /// The parsed `config.json`.
@@ -40,7 +38,7 @@ extension LanguageModel {
   }
 
   /// Models list several ids that end a turn in `generation_config.json` only.
-  private static func endTokens(of checkpoint: Checkpoint, _ configuration: ModelConfiguration)
+  package static func endTokens(of checkpoint: Checkpoint, _ configuration: ModelConfiguration)
     throws -> [Int]
   {
     var ids = configuration.endTokens
@@ -86,15 +84,27 @@ extension LanguageModel {
 }
 
 extension WeightSource {
-  func tensor(_ name: String) throws -> Tensor { try checkpoint.tensor(storedName(name)) }
+  package func tensor(_ name: String) throws -> Tensor { try checkpoint.tensor(storedName(name)) }
 
   /// A bias or norm weight: small, so widened once.
   func vector(_ name: String) throws -> Tensor { try tensor(name).widened() }
+
+  /// The matrix of a declared tensor, in whatever form it is stored.
+  package func matrix(_ tensor: ModelTensor) throws -> any Weight {
+    try weight(
+      LinearConfiguration(
+        name: tensor.module, role: tensor.role, outputs: tensor.outputs, inputs: tensor.inputs,
+        hasBias: false, isTransposed: tensor.isTransposed))
+  }
 
   func weight(_ linear: LinearConfiguration) throws -> any Weight {
     let declaration = linear.tensors(block: nil)[0]
     guard let scheme = scheme(of: declaration) else {
       let matrix = try tensor(declaration.name)
+      if let type = checkpoint.info(storedName(declaration.name))?.blockType {
+        return try GGUFBlocks(type).decode(
+          matrix, outputs: linear.outputs, inputs: linear.inputs)
+      }
       return linear.isTransposed ? TransposedWeight(matrix) : DenseWeight(matrix)
     }
     let module = storedName(linear.name)

@@ -16,6 +16,7 @@ public enum ModelError: Error, CustomStringConvertible, Sendable {
   case noTokens
   case badWeight(module: String, reason: String, path: String)
   case unsupportedQuantization(reason: String, path: String)
+  case notForGGUF([String], path: String)
 
   public var description: String {
     switch self {
@@ -61,6 +62,8 @@ public enum ModelError: Error, CustomStringConvertible, Sendable {
     case .unsupportedQuantization(let reason, let path):
       "\(path): its quantization cannot be read: \(reason). Convert it to compressed-tensors "
         + "pack-quantized or int-quantized first."
+    case .notForGGUF(let reasons, let path):
+      "\(path) cannot be written as GGUF: \(reasons.joined(separator: "; "))."
     }
   }
 

@@ -21,6 +21,17 @@ package struct WeightSource {
     try verify()
   }
 
+  /// Reads and checks a model's own configuration.
+  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`.
+  package init(_ checkpoint: Checkpoint) throws {
+    let config = try LanguageModel.config(of: checkpoint)
+    try self.init(
+      checkpoint: checkpoint,
+      configuration: try ModelConfiguration(config: config, path: checkpoint.path)
+        .asStored(in: checkpoint),
+      quantization: try LanguageModel.quantization(config, path: checkpoint.path))
+  }
+
   /// The name a declared tensor has in this checkpoint.
   package func storedName(_ declared: String) -> String {
     stripsPrefix && declared.hasPrefix(configuration.basePrefix)
@@ -59,8 +70,9 @@ package struct WeightSource {
         throw .wrongShape(
           name: name, expected: declaration.shape, actual: info.shape, path: checkpoint.path)
       }
-      guard info.dtype.isFloatingPoint else {
-        throw .wrongType(name: name, found: info.dtype.rawValue, path: checkpoint.path)
+      let isMatrix = declaration.isMatrix && declaration.role.canBeQuantized
+      guard info.dtype.isFloatingPoint || info.blockType != nil && isMatrix else {
+        throw .wrongType(name: name, found: info.storage, path: checkpoint.path)
       }
     }
     guard missing.isEmpty else { throw .missingTensors(missing, path: checkpoint.path) }
@@ -91,6 +103,29 @@ package struct WeightSource {
       throw .tiedTensorsDiffer(embedding: embedding, head: head, path: checkpoint.path)
     }
     expected.insert(head)
+  }
+}
+
+extension ModelConfiguration {
+  /// The configuration of what is in a checkpoint: matrices of blocks are `[out, in]` also in
+  /// families that store `[in, out]`, since blocks lie along rows.
+  fileprivate func asStored(in checkpoint: Checkpoint) -> ModelConfiguration {
+    guard checkpoint.format == .gguf else { return self }
+    var stored = self
+    func turn(_ linear: inout LinearConfiguration) {
+      if checkpoint.info("\(linear.name).weight")?.blockType != nil { linear.isTransposed = false }
+    }
+    for index in stored.blocks.indices {
+      for i in stored.blocks[index].attention.inputs.indices {
+        turn(&stored.blocks[index].attention.inputs[i])
+      }
+      turn(&stored.blocks[index].attention.output)
+      for i in stored.blocks[index].feedForward.inputs.indices {
+        turn(&stored.blocks[index].feedForward.inputs[i])
+      }
+      turn(&stored.blocks[index].feedForward.down)
+    }
+    return stored
   }
 }
 

@@ -26,12 +26,9 @@ public struct Compression {
   ///
   /// - Throws: `CheckpointError`, `JSONError`, `ModelError`, `RecipeError`.
   public init(_ recipe: Recipe, model path: String, consumer: Consumer = .transformers) throws {
-    let checkpoint = try Checkpoint.open(path)
+    let checkpoint = try Checkpoint.openModel(path)
     config = try LanguageModel.config(of: checkpoint)
-    source = try WeightSource(
-      checkpoint: checkpoint,
-      configuration: try ModelConfiguration(config: config, path: checkpoint.path),
-      quantization: try LanguageModel.quantization(config, path: checkpoint.path))
+    source = try WeightSource(checkpoint)
     plan = try Plan(recipe, for: source, consumer: consumer)
   }
 

@@ -1,6 +1,6 @@
 import Checkpoints
 public import Models
-public import Tensors
+import Tensors
 public import Text
 
 /// What a checkpoint holds, role by role.
@@ -20,7 +20,7 @@ public struct Inspection: Sendable {
     public var name: String
     public var role: Role?
     public var shape: [Int]
-    public var dtype: DType
+    public var dtype: String
     public var bytes: Int
   }
 
@@ -29,7 +29,7 @@ public struct Inspection: Sendable {
   public let roles: [RoleRow]
   /// As stored; the components of packed weights one by one.
   public let tensors: [TensorRow]
-  public let dtypes: [(dtype: DType, tensors: Int, bytes: Int)]
+  public let dtypes: [(dtype: String, tensors: Int, bytes: Int)]
   /// A tied matrix counts once.
   public let parameters: Int
   /// Of all stored tensors.
@@ -38,12 +38,9 @@ public struct Inspection: Sendable {
 
   /// - Throws: `CheckpointError`, `JSONError`, `ModelError`.
   public init(_ path: String) throws {
-    let checkpoint = try Checkpoint.open(path)
-    let config = try LanguageModel.config(of: checkpoint)
-    configuration = try ModelConfiguration(config: config, path: checkpoint.path)
-    let source = try WeightSource(
-      checkpoint: checkpoint, configuration: configuration,
-      quantization: try LanguageModel.quantization(config, path: checkpoint.path))
+    let checkpoint = try Checkpoint.openModel(path)
+    let source = try WeightSource(checkpoint)
+    configuration = source.configuration
     model = checkpoint.path
 
     var byRole: [Role: RoleRow] = [:]
@@ -59,12 +56,13 @@ public struct Inspection: Sendable {
         checkpoint.info(name).map { (name: name, info: $0) }
       }
       let storage =
-        scheme?.summary ?? infos.first?.info.dtype.rawValue ?? "-"
+        scheme?.summary ?? infos.first?.info.storage ?? "-"
       var row =
         byRole[tensor.role]
         ?? RoleRow(
           role: tensor.role, tensors: 0, parameters: 0, bytes: 0, storage: [],
-          compressibility: scheme == nil ? tensor.role.compressibility : "already quantized")
+          compressibility: scheme == nil && infos.first?.info.blockType == nil
+            ? tensor.role.compressibility : "already quantized")
       row.tensors += 1
       row.parameters += tensor.count
       row.bytes += infos.reduce(0) { $0 + $1.info.byteCount }
@@ -81,12 +79,12 @@ public struct Inspection: Sendable {
       guard let info = checkpoint.info(name) else { continue }
       rows.append(
         TensorRow(
-          name: name, role: roleOfStored[name], shape: info.shape, dtype: info.dtype,
+          name: name, role: roleOfStored[name], shape: info.shape, dtype: info.storage,
           bytes: info.byteCount))
     }
     tensors = rows
     bytes = rows.reduce(0) { $0 + $1.bytes }
-    var types: [(dtype: DType, tensors: Int, bytes: Int)] = []
+    var types: [(dtype: String, tensors: Int, bytes: Int)] = []
     for row in rows {
       if let index = types.firstIndex(where: { $0.dtype == row.dtype }) {
         types[index].tensors += 1
@@ -152,7 +150,7 @@ public struct Inspection: Sendable {
         .array(
           dtypes.map {
             [
-              "dtype": JSON($0.dtype.rawValue), "tensors": JSON($0.tensors),
+              "dtype": JSON($0.dtype), "tensors": JSON($0.tensors),
               "bytes": JSON($0.bytes),
             ]
           })
@@ -167,7 +165,7 @@ public struct Inspection: Sendable {
             tensors.map {
               [
                 "name": JSON($0.name), "role": $0.role.map { JSON($0.rawValue) } ?? .null,
-                "shape": .array($0.shape.map { JSON($0) }), "dtype": JSON($0.dtype.rawValue),
+                "shape": .array($0.shape.map { JSON($0) }), "dtype": JSON($0.dtype),
                 "bytes": JSON($0.bytes),
               ]
             })

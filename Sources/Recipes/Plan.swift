@@ -82,7 +82,9 @@ public struct Plan: Sendable {
     var rows: [Row] = []
     for (index, tensor) in source.configuration.tensors.enumerated() {
       let name = source.storedName(tensor.name)
-      guard source.scheme(of: tensor) == nil, let info = source.checkpoint.info(name) else {
+      guard source.scheme(of: tensor) == nil, let info = source.checkpoint.info(name),
+        info.blockType == nil
+      else {
         throw .alreadyQuantized(tensor: name, path: modelPath)
       }
       var row = Row(

@@ -54,7 +54,7 @@ struct Inspect: ParsableCommand {
     }
     var dtypes = Table(["dtype", "tensors", "bytes"])
     for dtype in inspection.dtypes {
-      dtypes.add([dtype.dtype.rawValue, "\(dtype.tensors)", Format.bytes(dtype.bytes)])
+      dtypes.add([dtype.dtype, "\(dtype.tensors)", Format.bytes(dtype.bytes)])
     }
     var parts = [facts.text, roles.text, dtypes.text]
     if !configuration.unknownFields.isEmpty {
@@ -66,7 +66,7 @@ struct Inspect: ParsableCommand {
       var list = Table(["tensor", "role", "shape", "dtype", "bytes"], leading: [0, 1, 2, 3])
       for tensor in inspection.tensors {
         list.add([
-          tensor.name, tensor.role?.rawValue ?? "-", "\(tensor.shape)", tensor.dtype.rawValue,
+          tensor.name, tensor.role?.rawValue ?? "-", "\(tensor.shape)", tensor.dtype,
           Format.bytes(tensor.bytes),
         ])
       }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import Models
 import Text
 import Tokenizers
 
@@ -16,7 +17,7 @@ struct Tokenize: ParsableCommand {
       JSON keys: ids, tokens (how many), text with --decode.
       """)
 
-  @Argument(help: "Folder with a tokenizer.json, or the file itself.")
+  @Argument(help: "Folder with a tokenizer.json, the file itself, or a GGUF file.")
   var model: String
 
   @Option(help: "Text to encode.")
@@ -65,6 +66,7 @@ struct Tokenize: ParsableCommand {
   private func loadTokenizer() throws -> Tokenizer {
     var isFolder: ObjCBool = false
     _ = FileManager.default.fileExists(atPath: model, isDirectory: &isFolder)
+    if model.hasSuffix(".gguf") { return try ModelTokenizer.load(Checkpoint.openModel(model)) }
     return try Tokenizer(path: isFolder.boolValue ? "\(model)/tokenizer.json" : model)
   }
 }

@@ -7,8 +7,8 @@ import Tokenizers
 
 struct ModelArgument: ParsableArguments {
   @Argument(
-    help: "Folder of a Hugging Face checkpoint (safetensors or pytorch_model.bin).",
-    completion: .directory)
+    help: "Folder of a Hugging Face checkpoint (safetensors or pytorch_model.bin), or a GGUF file.",
+    completion: .file())
   var model: String
 
   func load() throws -> LanguageModel { try LanguageModel.load(model) }
@@ -78,7 +78,9 @@ enum CommandError: Error, CustomStringConvertible {
   var description: String {
     switch self {
     case .noTokenizer(let model):
-      "\(model) has no tokenizer.json. Copy it there from the original model."
+      model.hasSuffix(".gguf")
+        ? "\(model) holds no tokenizer. Convert the original model again, its tokenizer.json beside it."
+        : "\(model) has no tokenizer.json. Copy it there from the original model."
     case .notNumbers(let text):
       "\"\(text)\" is not a list of token ids. Write them like 1,2,3."
     case .unreadable(let file, let reason):
