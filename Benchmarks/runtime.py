@@ -2,7 +2,7 @@
 """Runs pare and llama.cpp on the same GGUF files, turn by turn.
 
     python Scripts/make-synthetic-model.py --out synthetic --vocabulary 32000
-    python Benchmarks/llama_cpp.py --pare .build/release/pare --model synthetic --work folder \\
+    python Benchmarks/runtime.py --pare .build/release/pare --model synthetic --work folder \\
         [--types q4_0,q8_0,q4_k_m,tq2_0,f16] [--threads 2,1] [--rounds 5] [--out llama.json]
 
 `pare convert` writes each file once. A round runs each program as a process of its own, one after
@@ -12,7 +12,6 @@ peak resident memory. Prints medians of the rounds' ratios with the least and th
 llama-cpp-python, which builds llama.cpp for this processor; made with 0.3.36.
 """
 import argparse
-import ctypes
 import json
 import os
 import pathlib
@@ -31,11 +30,6 @@ def llama(path: str, threads: int, only_first: bool) -> None:
     import llama_cpp as api
     imported = time.perf_counter() - start
 
-    @api.llama_log_callback
-    def silent(level, text, data):
-        pass
-
-    api.llama_log_set(silent, ctypes.c_void_p(0))
     api.llama_backend_init()
     parameters = api.llama_model_default_params()
     model = api.llama_model_load_from_file(path.encode(), parameters)
