@@ -7,7 +7,8 @@ Builds Sources/CKernels/blocks_*.c and rows.c with clang into a temporary folder
 `ggml_quantize_chunk` of libggml (the one inside llama-cpp-python unless named). For each type: whether
 bytes are equal without importance; our squared error over theirs, without importance (plain) and with
 the same importance (weighted by it), the worst of several matrices; whether both decoders agree on
-random bytes; and, on one thread, our encoding speed over theirs and both decoders' speeds.
+random bytes; and on one thread the speeds of encoding from float32 without and with importance, of
+converting from float16 (theirs as its quantizer does it, ours with the error measured) and decoding.
 Ends with 1 when a ratio of errors exceeds 1, bytes that must be equal are not, or decoders disagree.
 Needs numpy; reads a model with safetensors. Checked with llama-cpp-python 0.3.36.
 """
@@ -42,6 +43,8 @@ HALVES = {
 # A whole matrix in one call, so that Python's calls are not what is timed.
 ROWS = """
 #include "blocks.h"
+#include "rows.h"
+#include <stdlib.h>
 int encode_rows(int level, int type, const float *x, size_t rows, size_t columns,
                 const float *importance, char *out, size_t row_bytes) {
   size_t fault;
@@ -49,6 +52,20 @@ int encode_rows(int level, int type, const float *x, size_t rows, size_t columns
     if (pare_block_encode_at(level, type, x + row * columns, columns, importance,
                              out + row * row_bytes, &fault)) return 1;
   return 0;
+}
+/* What GGUFBlocks.encode does with a row of a mapped float16 tensor. */
+double pass_f16(int type, const char *x, size_t rows, size_t columns, char *out, size_t row_bytes) {
+  float *row = malloc(8 * columns), *opened = row + columns;
+  struct pare_block_error sums = {0};
+  size_t fault;
+  for (size_t i = 0; i < rows; i++) {
+    pare_f16_to_f32(x + 2 * i * columns, row, columns);
+    if (pare_block_encode(type, row, columns, 0, out + i * row_bytes, &fault)) return -1;
+    pare_block_decode(type, out + i * row_bytes, columns, opened);
+    pare_block_compare(row, opened, columns, &sums);
+  }
+  free(row);
+  return sums.squared_error;
 }
 """
 FLOATS = ctypes.POINTER(ctypes.c_float)
@@ -71,6 +88,8 @@ class Ours:
         size, pointer = ctypes.c_size_t, ctypes.c_void_p
         self.c.encode_rows.argtypes = [
             ctypes.c_int, ctypes.c_int, pointer, size, size, pointer, pointer, size]
+        self.c.pass_f16.argtypes = [ctypes.c_int, pointer, size, size, pointer, size]
+        self.c.pass_f16.restype = ctypes.c_double
         self.c.pare_block_decode.argtypes = [ctypes.c_int, pointer, size, FLOATS]
         self.c.pare_block_decode_reference.argtypes = [ctypes.c_int, pointer, size, FLOATS]
 
@@ -91,6 +110,13 @@ class Ours:
         return out
 
 
+    def convert(self, name, halves, out):
+        """A float16 matrix to blocks, with the error measured."""
+        rows, columns = halves.shape
+        self.c.pass_f16(
+            TYPES[name][0], halves.ctypes.data, rows, columns, out.ctypes.data, out.shape[1])
+
+
 class Theirs:
     def __init__(self, path):
         self.c = ctypes.CDLL(path)
@@ -106,6 +132,17 @@ class Theirs:
         self.c.ggml_quantize_chunk(
             number, floats(x), out.ctypes.data, 0, rows, columns, floats(importance))
         return out
+
+    def convert(self, name, halves, wide, out):
+        """A float16 matrix to blocks as llama.cpp's quantizer does it: widened, encoded, checked."""
+        self.c.ggml_fp16_to_fp32_row.argtypes = [ctypes.c_void_p, FLOATS, ctypes.c_int64]
+        self.c.ggml_fp16_to_fp32_row(halves.ctypes.data, floats(wide), halves.size)
+        rows, columns = halves.shape
+        self.c.ggml_quantize_chunk(
+            TYPES[name][0], floats(wide), out.ctypes.data, 0, rows, columns, None)
+        self.c.ggml_validate_row_data.argtypes = [
+            ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+        self.c.ggml_validate_row_data(TYPES[name][0], out.ctypes.data, out.size)
 
     def decode(self, name, blocks, columns):
         out = np.zeros((blocks.shape[0], columns), np.float32)
@@ -128,6 +165,9 @@ def matrices(model):
         "tailed": random.standard_t(4, (32, 2048)) * 0.02,
         "uniform": random.uniform(-1, 1, (32, 2048)),
         "offset": random.normal(0.03, 0.02, (16, 2048)),
+        "sparse": random.normal(0, 0.02, (16, 2048)) * (random.random((16, 2048)) < 0.1),
+        "levels": random.integers(-3, 4, (16, 2048)) * 0.01,
+        "constants": np.repeat(random.normal(0, 0.02, (16, 128)), 16, axis=1),
         "outliers": random.normal(0, 0.02, (32, 2048))
         * np.where(random.random((32, 2048)) < 0.01, 8, 1),
     }
@@ -144,6 +184,10 @@ def matrices(model):
                np.exp(random.normal(0, 1.5, x.shape[1])).astype(np.float32))
         for name, x in cases.items()
     }
+
+
+def ratio(ours, theirs):
+    return 1.0 if ours == theirs else ours / theirs if theirs > 0 else np.inf
 
 
 def seconds(call, repeat=3):
@@ -183,7 +227,7 @@ def main():
         ours, theirs = Ours(folder), Theirs(options.ggml or bundled())
         cases = matrices(options.model)
         print(f"{'type':7} bytes  {'error':>6} {'weighted':>8}  decode  "
-              "M weights/s: encode ours theirs ratio, weighted ours theirs ratio, decode ours theirs")
+              "M weights/s (ours, theirs, ratio): encode | weighted | from float16 | decode")
         for name in options.types:
             plain, weighted, equal = [], [], True
             for case, (x, importance) in cases.items():
@@ -196,12 +240,12 @@ def main():
                         failed = True
                 error = [((ours.decode(name, q, columns).astype(np.float64) - x) ** 2).sum()
                          for q in (a, b)]
-                plain.append(error[0] / error[1])
+                plain.append(ratio(*error))
                 a, b = ours.encode(name, x, importance), theirs.encode(name, x, importance)
                 error = [
                     ((ours.decode(name, q, columns).astype(np.float64) - x) ** 2
                      * importance).sum() for q in (a, b)]
-                weighted.append(error[0] / error[1])
+                weighted.append(ratio(*error))
                 if options.detail:
                     print(f"    {case:30} {plain[-1]:.4f} {weighted[-1]:.4f}")
             agree = decoders_agree(name, ours, theirs)
@@ -221,8 +265,16 @@ def main():
                         lambda: theirs.encode(name, x, importance),
                         lambda: ours.decode(name, blocks, 4096),
                         lambda: theirs.decode(name, blocks, 4096))]
+                halves = random.normal(0, 0.02, (2048, 2048)).astype(np.float16)
+                out = np.zeros((2048, 2048 // TYPES[name][1] * TYPES[name][2]), np.uint8)
+                wide = np.zeros(halves.shape, np.float32)
+                passes = [
+                    halves.size / 1e6 / seconds(call) for call in (
+                        lambda: ours.convert(name, halves, out),
+                        lambda: theirs.convert(name, halves, wide, out))]
                 line += (f"  {rates[0]:7.1f} {rates[1]:7.1f} {rates[0] / rates[1]:6.2f}"
                          f"  {rates[2]:7.1f} {rates[3]:7.1f} {rates[2] / rates[3]:6.2f}"
+                         f"  {passes[0]:7.1f} {passes[1]:7.1f} {passes[0] / passes[1]:6.2f}"
                          f"  {rates[4]:7.0f} {rates[5]:7.0f}")
             print(line + ("  <-- worse" if wrong else ""), flush=True)
     sys.exit(1 if failed else 0)

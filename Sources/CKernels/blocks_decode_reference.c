@@ -42,55 +42,104 @@ static int tq1_value(const uint8_t *b, size_t i) {
   return trit(b[48 + i % 4], (int)((i - 240) / 4));
 }
 
-static float value(enum pare_block_type type, const uint8_t *b, size_t i) {
+struct pare_block_point pare_block_point(
+    enum pare_block_type type, const void *block, size_t i) {
+  const uint8_t *b = block;
   uint8_t scale, minimum;
   uint32_t fifth;
   switch (type) {
-    case PARE_BLOCK_Q4_0: return block_f16(b) * (float)(split_nibble(b + 2, i) - 8);
+    case PARE_BLOCK_Q4_0:
+      return (struct pare_block_point){block_f16(b), 0, split_nibble(b + 2, i) - 8};
     case PARE_BLOCK_Q4_1:
-      return block_f16(b) * (float)split_nibble(b + 4, i) + block_f16(b + 2);
+      return (struct pare_block_point){block_f16(b), block_f16(b + 2), split_nibble(b + 4, i)};
     case PARE_BLOCK_Q5_0:
       memcpy(&fifth, b + 2, 4);
-      return block_f16(b) *
-          (float)((split_nibble(b + 6, i) | (int)(fifth >> i & 1) << 4) - 16);
+      return (struct pare_block_point){
+          block_f16(b), 0, (split_nibble(b + 6, i) | (int)(fifth >> i & 1) << 4) - 16};
     case PARE_BLOCK_Q5_1:
       memcpy(&fifth, b + 4, 4);
-      return block_f16(b) * (float)(split_nibble(b + 8, i) | (int)(fifth >> i & 1) << 4) +
-          block_f16(b + 2);
-    case PARE_BLOCK_Q8_0: return block_f16(b) * (float)(int8_t)b[2 + i];
+      return (struct pare_block_point){
+          block_f16(b), block_f16(b + 2), split_nibble(b + 8, i) | (int)(fifth >> i & 1) << 4};
+    case PARE_BLOCK_Q8_0: return (struct pare_block_point){block_f16(b), 0, (int8_t)b[2 + i]};
     case PARE_BLOCK_Q2_K:
-      return block_f16(b + 80) * (float)(b[i / 16] & 15) * (float)pair(b + 16, i) -
-          block_f16(b + 82) * (float)(b[i / 16] >> 4);
+      return (struct pare_block_point){
+          block_f16(b + 80) * (float)(b[i / 16] & 15),
+          -block_f16(b + 82) * (float)(b[i / 16] >> 4), pair(b + 16, i)};
     case PARE_BLOCK_Q3_K:
-      return block_f16(b + 108) * (float)block_q3_scale(b + 96, (int)(i / 16)) *
-          (float)(pair(b + 32, i) - (b[i % 32] >> i / 32 & 1 ? 0 : 4));
+      return (struct pare_block_point){
+          block_f16(b + 108) * (float)block_q3_scale(b + 96, (int)(i / 16)), 0,
+          pair(b + 32, i) - (b[i % 32] >> i / 32 & 1 ? 0 : 4)};
     case PARE_BLOCK_Q4_K:
       block_scale_min(b + 4, (int)(i / 32), &scale, &minimum);
-      return block_f16(b) * (float)scale * (float)q4_k_code(b + 16, i) -
-          block_f16(b + 2) * (float)minimum;
+      return (struct pare_block_point){
+          block_f16(b) * (float)scale, -block_f16(b + 2) * (float)minimum,
+          q4_k_code(b + 16, i)};
     case PARE_BLOCK_Q5_K:
       block_scale_min(b + 4, (int)(i / 32), &scale, &minimum);
-      return block_f16(b) * (float)scale *
-          (float)(q4_k_code(b + 48, i) | (b[16 + i % 32] >> i / 32 & 1) << 4) -
-          block_f16(b + 2) * (float)minimum;
+      return (struct pare_block_point){
+          block_f16(b) * (float)scale, -block_f16(b + 2) * (float)minimum,
+          q4_k_code(b + 48, i) | (b[16 + i % 32] >> i / 32 & 1) << 4};
     case PARE_BLOCK_Q6_K:
-      return block_f16(b + 208) * (float)(int8_t)b[192 + i / 16] * (float)q6_k_code(b, i);
-    case PARE_BLOCK_IQ4_NL: return block_f16(b) * (float)iq4_levels[split_nibble(b + 2, i)];
+      return (struct pare_block_point){
+          block_f16(b + 208) * (float)(int8_t)b[192 + i / 16], 0, q6_k_code(b, i)};
+    case PARE_BLOCK_IQ4_NL:
+      return (struct pare_block_point){block_f16(b), 0, iq4_levels[split_nibble(b + 2, i)]};
     case PARE_BLOCK_IQ4_XS: {
       const size_t k = i / 32;
       uint16_t high;
       memcpy(&high, b + 2, 2);
       const int low = k % 2 ? b[4 + k / 2] >> 4 : b[4 + k / 2] & 15;
       const int sub_scale = (low | (high >> 2 * k & 3) << 4) - 32;
-      return block_f16(b) * (float)sub_scale *
-          (float)iq4_levels[split_nibble(b + 8 + 16 * k, i % 32)];
+      return (struct pare_block_point){
+          block_f16(b) * (float)sub_scale, 0,
+          iq4_levels[split_nibble(b + 8 + 16 * k, i % 32)]};
     }
-    case PARE_BLOCK_TQ1_0: return block_f16(b + 52) * (float)tq1_value(b, i);
-    case PARE_BLOCK_TQ2_0: return block_f16(b + 64) * (float)(pair(b, i) - 1);
+    case PARE_BLOCK_TQ1_0: return (struct pare_block_point){block_f16(b + 52), 0, tq1_value(b, i)};
+    case PARE_BLOCK_TQ2_0: return (struct pare_block_point){block_f16(b + 64), 0, pair(b, i) - 1};
     case PARE_BLOCK_MXFP4:
-      return block_half_e8m0(b[0]) * (float)fp4_levels[split_nibble(b + 1, i)];
-    default: return NAN;
+      return (struct pare_block_point){
+          block_half_e8m0(b[0]), 0, fp4_levels[split_nibble(b + 1, i)]};
+    default: return (struct pare_block_point){NAN, 0, 0};
   }
+}
+
+/// Lowest and highest level of a type that an encoder writes.
+static void level_range(enum pare_block_type type, int *lowest, int *highest) {
+  switch (type) {
+    case PARE_BLOCK_Q4_0: *lowest = -8, *highest = 7; break;
+    case PARE_BLOCK_Q4_1:
+    case PARE_BLOCK_Q4_K: *lowest = 0, *highest = 15; break;
+    case PARE_BLOCK_Q5_0: *lowest = -16, *highest = 15; break;
+    case PARE_BLOCK_Q5_1:
+    case PARE_BLOCK_Q5_K: *lowest = 0, *highest = 31; break;
+    case PARE_BLOCK_Q8_0: *lowest = -128, *highest = 127; break;
+    case PARE_BLOCK_Q2_K: *lowest = 0, *highest = 3; break;
+    case PARE_BLOCK_Q3_K: *lowest = -4, *highest = 3; break;
+    case PARE_BLOCK_Q6_K: *lowest = -32, *highest = 31; break;
+    case PARE_BLOCK_IQ4_NL:
+    case PARE_BLOCK_IQ4_XS: *lowest = -127, *highest = 113; break;
+    case PARE_BLOCK_MXFP4: *lowest = -12, *highest = 12; break;
+    default: *lowest = -1, *highest = 1; break;
+  }
+}
+
+float pare_block_half_step(enum pare_block_type type, const void *block, size_t i, float x) {
+  const struct pare_block_point point = pare_block_point(type, block, i);
+  const float steps = (x - point.offset) / point.scale;
+  int lowest, highest;
+  level_range(type, &lowest, &highest);
+  if (!(steps >= (float)lowest && steps <= (float)highest)) return -1;
+  float gap = 1;
+  if (type == PARE_BLOCK_IQ4_NL || type == PARE_BLOCK_IQ4_XS) {
+    int k = 1;
+    while (k < 15 && (float)iq4_levels[k] < steps) k++;
+    gap = (float)(iq4_levels[k] - iq4_levels[k - 1]);
+  } else if (type == PARE_BLOCK_MXFP4) {
+    int k = 1;
+    while (k < 7 && (float)fp4_levels[k] < fabsf(steps)) k++;
+    gap = (float)(fp4_levels[k] - fp4_levels[k - 1]);
+  }
+  return fabsf(point.scale) * gap / 2;
 }
 
 void pare_block_decode_reference(
@@ -103,6 +152,9 @@ void pare_block_decode_reference(
     default: break;
   }
   for (size_t i = 0; i < count; i++) {
-    target[i] = value(type, (const uint8_t *)blocks + i / length * bytes, i % length);
+    const struct pare_block_point point =
+        pare_block_point(type, (const uint8_t *)blocks + i / length * bytes, i % length);
+    const float product = point.scale * (float)point.level;
+    target[i] = point.offset == 0 ? product : product + point.offset;
   }
 }

@@ -21,10 +21,20 @@ typedef uint8_t lane_u8 __attribute__((ext_vector_type(16)));
 typedef _Bool lane_bits __attribute__((ext_vector_type(16)));
 
 /// What codes stand for before they are scaled: integers around zero, named by how many lie below
-/// it, or the sixteen levels of IQ4.
-enum lane_ladder { LADDER_4, LADDER_8, LADDER_16, LADDER_32, LADDER_IQ4 };
+/// it, -1 to 1, or the levels of IQ4 and FP4.
+enum lane_ladder {
+  LADDER_4,
+  LADDER_8,
+  LADDER_16,
+  LADDER_32,
+  LADDER_128,
+  LADDER_TRIT,
+  LADDER_IQ4,
+  LADDER_FP4,
+};
 
 static const float lane_iq4[16] = BLOCK_IQ4_LEVELS;
+static const float lane_fp4[16] = BLOCK_FP4_LEVELS;
 
 /// Levels at which the largest weight of an IQ4 group is tried: near both ends of the ladder.
 static const float lane_iq4_grids[] = {-127, -120, -113, -106, -134, -141, -150, -99,
@@ -57,9 +67,11 @@ static int too_large(const float *x, size_t count, float limit) {
 #define TARGET
 #define NAME(x) portable_##x
 #include "blocks_encode_lanes_body.h"
+#include "blocks_encode_pack_body.h"
 #include "blocks_encode_super_body.h"
 #include "blocks_encode_simple_body.h"
 #include "blocks_encode_row_body.h"
+#include "blocks_recode_body.h"
 #undef TARGET
 #undef NAME
 
@@ -67,9 +79,11 @@ static int too_large(const float *x, size_t count, float limit) {
 #define TARGET __attribute__((target("avx2,fma,f16c,bmi,bmi2")))
 #define NAME(x) avx2_##x
 #include "blocks_encode_lanes_body.h"
+#include "blocks_encode_pack_body.h"
 #include "blocks_encode_super_body.h"
 #include "blocks_encode_simple_body.h"
 #include "blocks_encode_row_body.h"
+#include "blocks_recode_body.h"
 #undef TARGET
 #undef NAME
 
@@ -78,9 +92,11 @@ static int too_large(const float *x, size_t count, float limit) {
                  min_vector_width(512)))
 #define NAME(x) avx512_##x
 #include "blocks_encode_lanes_body.h"
+#include "blocks_encode_pack_body.h"
 #include "blocks_encode_super_body.h"
 #include "blocks_encode_simple_body.h"
 #include "blocks_encode_row_body.h"
+#include "blocks_recode_body.h"
 #undef TARGET
 #undef NAME
 
@@ -108,6 +124,8 @@ enum pare_block_status pare_block_encode_at(
     case 1: return avx2_encode_row(type, x, count, importance, blocks, fault);
     default: break;
   }
+#else
+  (void)level;
 #endif
   return portable_encode_row(type, x, count, importance, blocks, fault);
 }
@@ -116,4 +134,16 @@ enum pare_block_status pare_block_encode(
     enum pare_block_type type, const float *x, size_t count, const float *importance,
     void *blocks, size_t *fault) {
   return pare_block_encode_at(2, type, x, count, importance, blocks, fault);
+}
+
+enum pare_block_status pare_block_recode(
+    enum pare_block_type type, const float *x, size_t count, void *blocks, size_t *fault) {
+#if defined(__x86_64__)
+  switch (best_level()) {
+    case 2: return avx512_recode_row(type, x, count, blocks, fault);
+    case 1: return avx2_recode_row(type, x, count, blocks, fault);
+    default: break;
+  }
+#endif
+  return portable_recode_row(type, x, count, blocks, fault);
 }

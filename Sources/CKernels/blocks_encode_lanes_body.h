@@ -81,6 +81,17 @@ TARGET static inline __attribute__((always_inline)) lane_f32 NAME(level)(
     case LADDER_8: return NAME(nearest)(NAME(clamp)(t, -8, 7));
     case LADDER_16: return NAME(nearest)(NAME(clamp)(t, -16, 15));
     case LADDER_32: return NAME(nearest)(NAME(clamp)(t, -32, 31));
+    case LADDER_128: return NAME(nearest)(NAME(clamp)(t, -128, 127));
+    case LADDER_TRIT: return NAME(nearest)(NAME(clamp)(t, -1, 1));
+    case LADDER_FP4: {
+      const lane_f32 size = t < 0 ? -t : t;
+      lane_f32 value = 0;
+      for (int k = 0; k < 7; k++) {
+        const lane_i32 above = size > 0.5f * (lane_fp4[k] + lane_fp4[k + 1]);
+        value += (lane_f32)(above & (lane_i32)(lane_f32)(lane_fp4[k + 1] - lane_fp4[k]));
+      }
+      return t < 0 ? -value : value;
+    }
     case LADDER_IQ4: break;
   }
   // The level is the lowest plus the steps whose middle lies below.
@@ -100,6 +111,16 @@ TARGET static inline __attribute__((always_inline)) lane_f32 NAME(stored)(
     case LADDER_8: return level + 8;
     case LADDER_16: return level + 16;
     case LADDER_32: return level + 32;
+    case LADDER_128: return level + 128;
+    case LADDER_TRIT: return level + 1;
+    case LADDER_FP4: {
+      const lane_f32 size = level < 0 ? -level : level;
+      lane_f32 index = 0;
+      for (int k = 1; k < 8; k++) {
+        index -= __builtin_convertvector(size >= lane_fp4[k], lane_f32);
+      }
+      return level < 0 ? index + 8 : index;
+    }
     case LADDER_IQ4: break;
   }
   lane_f32 index = 0;
@@ -142,10 +163,12 @@ struct NAME(line_sums) {
 TARGET static inline __attribute__((always_inline)) lane_f32 NAME(solve_line)(
     struct NAME(line_sums) s, lane_f32 count, lane_f32 y, lane_f32 yy, lane_f32 bound,
     lane_f32 *slope, lane_f32 *offset) {
-  const lane_f32 determinant = count * s.ll - s.l * s.l;
+  // Without a second code in use (a constant group) the line is not determined: its offset goes to
+  // the bound, which is where a minimum of 0 lies.
+  const lane_f32 product = count * s.ll, determinant = product - s.l * s.l;
   lane_f32 a = (count * s.yl - s.l * y) / determinant;
   lane_f32 b = (y - a * s.l) / count;
-  const lane_i32 is_over = b > bound;
+  const lane_i32 is_over = (determinant <= 1e-6f * product) | (b > bound);
   b = is_over ? bound : b;
   a = is_over ? (s.yl - bound * s.l) / s.ll : a;
   *slope = a;

@@ -41,18 +41,6 @@ TARGET static inline int NAME(fits_f16)(float d) {
   return stored <= 65504.0f && stored >= -65504.0f;
 }
 
-TARGET static inline void NAME(store_split)(lane_u8 low, lane_u8 high, uint8_t *qs) {
-  const lane_u8 both = (low & 15) | (high << 4);
-  memcpy(qs, &both, 16);
-}
-
-TARGET static inline void NAME(store_fifth)(lane_u8 low, lane_u8 high, uint8_t *target) {
-  const lane_bits first = __builtin_convertvector((low & 16) != 0, lane_bits);
-  const lane_bits second = __builtin_convertvector((high & 16) != 0, lane_bits);
-  memcpy(target, &first, 2);
-  memcpy(target + 2, &second, 2);
-}
-
 TARGET static int NAME(rule_q4_0)(const float *x, uint8_t *target) {
   lane_f32 a, b;
   memcpy(&a, x, 64);
@@ -198,22 +186,7 @@ TARGET static inline float NAME(trits)(const float *x, uint8_t *codes) {
 TARGET static int NAME(rule_tq1_0)(const float *x, uint8_t *target) {
   uint8_t c[256];
   const float d = NAME(trits)(x, c);
-  // Bytes are the trits' number as a fraction of 243, rounded up in 256ths.
-  for (int m = 0; m < 32; m++) {
-    const uint32_t v =
-        c[m] * 81u + c[m + 32] * 27u + c[m + 64] * 9u + c[m + 96] * 3u + c[m + 128];
-    target[m] = (uint8_t)((v * 256 + 242) / 243);
-  }
-  for (int m = 0; m < 16; m++) {
-    const uint8_t *t = c + 160 + m;
-    const uint32_t v = t[0] * 81u + t[16] * 27u + t[32] * 9u + t[48] * 3u + t[64];
-    target[32 + m] = (uint8_t)((v * 256 + 242) / 243);
-  }
-  for (int m = 0; m < 4; m++) {
-    const uint8_t *t = c + 240 + m;
-    const uint32_t v = t[0] * 81u + t[4] * 27u + t[8] * 9u + t[12] * 3u;
-    target[48 + m] = (uint8_t)((v * 256 + 242) / 243);
-  }
+  NAME(pack)(PARE_BLOCK_TQ1_0, c, target);
   block_set_f16(target + 52, d);
   return NAME(fits_f16)(d);
 }
@@ -221,7 +194,7 @@ TARGET static int NAME(rule_tq1_0)(const float *x, uint8_t *target) {
 TARGET static int NAME(rule_tq2_0)(const float *x, uint8_t *target) {
   uint8_t c[256];
   const float d = NAME(trits)(x, c);
-  NAME(pack_pairs)(c, target);
+  NAME(pack)(PARE_BLOCK_TQ2_0, c, target);
   block_set_f16(target + 64, d);
   return NAME(fits_f16)(d);
 }
@@ -257,11 +230,8 @@ TARGET static int NAME(encode_iq4_nl)(
       x, importance, blocks, LADDER_IQ4, lane_iq4_grids, LANE_IQ4_GRIDS, 2, codes, &d);
   if (fault >= 0) return fault * 32;
   for (int k = 0; k < blocks; k++, target += 18) {
-    lane_u8 low, high;
-    memcpy(&low, codes + 32 * k, 16);
-    memcpy(&high, codes + 32 * k + 16, 16);
     block_set_f16(target, d[k]);
-    NAME(store_split)(low, high, target + 2);
+    NAME(pack)(PARE_BLOCK_IQ4_NL, codes + 32 * k, target);
   }
   return -1;
 }
@@ -276,11 +246,8 @@ TARGET static int NAME(encode_q4_0)(
       NAME(search_blocks)(x, importance, blocks, LADDER_8, grids, 12, 2, codes, &d);
   if (fault >= 0) return fault * 32;
   for (int k = 0; k < blocks; k++, target += 18) {
-    lane_u8 low, high;
-    memcpy(&low, codes + 32 * k, 16);
-    memcpy(&high, codes + 32 * k + 16, 16);
     block_set_f16(target, d[k]);
-    NAME(store_split)(low, high, target + 2);
+    NAME(pack)(PARE_BLOCK_Q4_0, codes + 32 * k, target);
   }
   return -1;
 }
@@ -295,12 +262,8 @@ TARGET static int NAME(encode_q5_0)(
       NAME(search_blocks)(x, importance, blocks, LADDER_16, grids, 12, 2, codes, &d);
   if (fault >= 0) return fault * 32;
   for (int k = 0; k < blocks; k++, target += 22) {
-    lane_u8 low, high;
-    memcpy(&low, codes + 32 * k, 16);
-    memcpy(&high, codes + 32 * k + 16, 16);
     block_set_f16(target, d[k]);
-    NAME(store_fifth)(low, high, target + 2);
-    NAME(store_split)(low, high, target + 6);
+    NAME(pack)(PARE_BLOCK_Q5_0, codes + 32 * k, target);
   }
   return -1;
 }
@@ -330,12 +293,9 @@ TARGET static int NAME(encode_q4_1)(
   const int fault = NAME(search_ranges)(x, importance, blocks, 15, codes, &d, &least);
   if (fault >= 0) return fault * 32;
   for (int k = 0; k < blocks; k++, target += 20) {
-    lane_u8 low, high;
-    memcpy(&low, codes + 32 * k, 16);
-    memcpy(&high, codes + 32 * k + 16, 16);
     block_set_f16(target, d[k]);
     block_set_f16(target + 2, least[k]);
-    NAME(store_split)(low, high, target + 4);
+    NAME(pack)(PARE_BLOCK_Q4_1, codes + 32 * k, target);
   }
   return -1;
 }
@@ -347,13 +307,9 @@ TARGET static int NAME(encode_q5_1)(
   const int fault = NAME(search_ranges)(x, importance, blocks, 31, codes, &d, &least);
   if (fault >= 0) return fault * 32;
   for (int k = 0; k < blocks; k++, target += 24) {
-    lane_u8 low, high;
-    memcpy(&low, codes + 32 * k, 16);
-    memcpy(&high, codes + 32 * k + 16, 16);
     block_set_f16(target, d[k]);
     block_set_f16(target + 2, least[k]);
-    NAME(store_fifth)(low, high, target + 4);
-    NAME(store_split)(low, high, target + 8);
+    NAME(pack)(PARE_BLOCK_Q5_1, codes + 32 * k, target);
   }
   return -1;
 }

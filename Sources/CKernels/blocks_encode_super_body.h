@@ -254,24 +254,6 @@ TARGET static inline void NAME(store_codes)(
   }
 }
 
-TARGET static void NAME(pack_pairs)(const uint8_t *codes, uint8_t *qs) {
-  for (int half = 0; half < 2; half++) {
-    const uint8_t *c = codes + 128 * half;
-    for (int j = 0; j < 32; j++) {
-      qs[32 * half + j] = (uint8_t)((c[j] & 3) | (c[j + 32] & 3) << 2 | (c[j + 64] & 3) << 4 |
-                                    (c[j + 96] & 3) << 6);
-    }
-  }
-}
-
-TARGET static void NAME(pack_k_nibbles)(const uint8_t *codes, uint8_t *qs) {
-  for (int k = 0; k < 4; k++) {
-    for (int j = 0; j < 32; j++) {
-      qs[32 * k + j] = (uint8_t)((codes[64 * k + j] & 15) | codes[64 * k + 32 + j] << 4);
-    }
-  }
-}
-
 TARGET static void NAME(pack_scale_mins)(
     const struct NAME(super) *b, int first, uint8_t *target) {
   memset(target, 0, 12);
@@ -305,7 +287,7 @@ TARGET static int NAME(encode_q2_k)(
   for (int k = 0; k < 16; k++) {
     target[k] = (uint8_t)((uint8_t)b.scale[k] | (uint8_t)b.minimum[k] << 4);
   }
-  NAME(pack_pairs)(codes, target + 16);
+  NAME(pack)(PARE_BLOCK_Q2_K, codes, target);
   block_set_f16(target + 80, b.d[0]);
   block_set_f16(target + 82, b.least[0]);
   return -1;
@@ -325,12 +307,7 @@ TARGET static int NAME(encode_q3_k)(
   if (fault >= 0) return fault * 16;
   uint8_t codes[256];
   NAME(store_codes)(&b, 16, 1, codes);
-  for (int j = 0; j < 32; j++) {
-    int high = 0;
-    for (int k = 0; k < 8; k++) high |= codes[32 * k + j] >> 2 << k;
-    target[j] = (uint8_t)high;
-  }
-  NAME(pack_pairs)(codes, target + 32);
+  NAME(pack)(PARE_BLOCK_Q3_K, codes, target);
   memset(target + 96, 0, 12);
   for (int k = 0; k < 16; k++) {
     const int scale = (int)b.scale[k] + 32;
@@ -357,7 +334,7 @@ TARGET static int NAME(encode_q4_k)(
     block_set_f16(target, b.d[8 * s]);
     block_set_f16(target + 2, b.least[8 * s]);
     NAME(pack_scale_mins)(&b, 8 * s, target + 4);
-    NAME(pack_k_nibbles)(codes + 256 * s, target + 16);
+    NAME(pack)(PARE_BLOCK_Q4_K, codes + 256 * s, target);
   }
   return -1;
 }
@@ -375,16 +352,10 @@ TARGET static int NAME(encode_q5_k)(
   uint8_t codes[512];
   NAME(store_codes)(&b, 32, blocks, codes);
   for (int s = 0; s < blocks; s++, target += 176) {
-    const uint8_t *c = codes + 256 * s;
     block_set_f16(target, b.d[8 * s]);
     block_set_f16(target + 2, b.least[8 * s]);
     NAME(pack_scale_mins)(&b, 8 * s, target + 4);
-    for (int j = 0; j < 32; j++) {
-      int high = 0;
-      for (int k = 0; k < 8; k++) high |= c[32 * k + j] >> 4 << k;
-      target[16 + j] = (uint8_t)high;
-    }
-    NAME(pack_k_nibbles)(c, target + 48);
+    NAME(pack)(PARE_BLOCK_Q5_K, codes + 256 * s, target);
   }
   return -1;
 }
@@ -402,16 +373,7 @@ TARGET static int NAME(encode_q6_k)(
   if (fault >= 0) return fault * 16;
   uint8_t codes[256];
   NAME(store_codes)(&b, 16, 1, codes);
-  for (int half = 0; half < 2; half++) {
-    const uint8_t *c = codes + 128 * half;
-    uint8_t *low = target + 64 * half, *high = target + 128 + 32 * half;
-    for (int l = 0; l < 32; l++) {
-      low[l] = (uint8_t)((c[l] & 15) | c[l + 64] << 4);
-      low[l + 32] = (uint8_t)((c[l + 32] & 15) | c[l + 96] << 4);
-      high[l] = (uint8_t)(c[l] >> 4 | c[l + 32] >> 4 << 2 | c[l + 64] >> 4 << 4 |
-                          c[l + 96] >> 4 << 6);
-    }
-  }
+  NAME(pack)(PARE_BLOCK_Q6_K, codes, target);
   for (int k = 0; k < 16; k++) target[192 + k] = (uint8_t)(int8_t)b.scale[k];
   block_set_f16(target + 208, b.d[0]);
   return -1;
@@ -437,9 +399,8 @@ TARGET static int NAME(encode_iq4_xs)(
       const int scale = (int)b.scale[8 * s + k] + 32;
       target[4 + k / 2] |= (uint8_t)((scale & 15) << 4 * (k % 2));
       high |= (uint16_t)(scale >> 4 << 2 * k);
-      const uint8_t *c = codes + 256 * s + 32 * k;
-      for (int j = 0; j < 16; j++) target[8 + 16 * k + j] = (uint8_t)(c[j] | c[j + 16] << 4);
     }
+    NAME(pack)(PARE_BLOCK_IQ4_XS, codes + 256 * s, target);
     memcpy(target + 2, &high, 2);
   }
   return -1;

@@ -104,7 +104,7 @@ private func importance(_ columns: Int, seed: UInt64) -> [Float] {
       return encode(
         type, Array(row[range]), importance: isWeighted ? Array(importance[range]) : nil)
     }
-    for blocks in 1...most {
+    for blocks in [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 35] where blocks <= most {
       let part = Array(row[..<(blocks * length)])
       let bytes = encode(
         type, part, importance: isWeighted ? Array(importance[..<part.count]) : nil)
@@ -166,13 +166,13 @@ private func squaredError(_ type: GGUFType, _ bytes: [UInt8], _ row: [Float], _ 
   }
 }
 
-@Test(arguments: blockTypes) func moreBitsNeverErrMore(_ type: GGUFType) {
+@Test func eachBitOfTheKQuantsHalvesTheErrorAtLeast() {
   var random = TestRandom(seed: 51)
   let row = random.matrix(1, 1024, scale: 0.02).array
   let ones = [Float](repeating: 1, count: row.count)
   let ladder: [GGUFType] = [.q2_K, .q3_K, .q4_K, .q5_K, .q6_K, .q8_0]
   let errors = ladder.map { squaredError($0, encode($0, row), row, ones) }
-  for (worse, better) in zip(errors, errors.dropFirst()) { #expect(better < worse / 2.5) }
+  for (worse, better) in zip(errors, errors.dropFirst()) { #expect(better < worse / 2) }
 }
 
 private let golden = SharedFiles.packageRoot

@@ -63,6 +63,22 @@ enum pare_block_status pare_block_encode_at(
     int level, enum pare_block_type type, const float *x, size_t count, const float *importance,
     void *blocks, size_t *fault);
 
+/// Replaces the codes of a row's blocks by those nearest to `x`; the scales stay. Values that an
+/// encoder's blocks decode to give the same blocks, as long as float32 tells the values apart.
+/// `fault` is the index of a NaN or infinity.
+enum pare_block_status pare_block_recode(
+    enum pare_block_type type, const float *x, size_t count, void *blocks, size_t *fault);
+
+/// Weight i of a block is scale * level + offset, where the level is what its code stands for.
+struct pare_block_point {
+  float scale, offset;
+  int level;
+};
+struct pare_block_point pare_block_point(enum pare_block_type type, const void *block, size_t i);
+/// Half the distance between the two values around `x` that weight i of a block can take, or -1 when
+/// `x` lies outside them. Block types only.
+float pare_block_half_step(enum pare_block_type type, const void *block, size_t i, float x);
+
 /// Sums over a row, added to what is there.
 struct pare_block_error {
   double squared_error, squared_weight;

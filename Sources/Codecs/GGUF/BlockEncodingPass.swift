@@ -8,6 +8,8 @@ struct BlockEncodingPass {
   /// `[outputs, inputs]`.
   let source: Tensor
   let importance: [Float]?
+  /// When not nil, its scales are kept and only codes are chosen.
+  var grid: BlockQuantizedWeight?
 
   private var outputs: Int { source.shape[0] }
   private var inputs: Int { source.shape[1] }
@@ -57,11 +59,7 @@ struct BlockEncodingPass {
         source.widen(index * inputs..<(index + 1) * inputs, into: row)
         let target = blocks + index * rowBytes
         var at = 0
-        let status =
-          importance.map {
-            pare_block_encode(type.kernelType, row, inputs, $0, target, &at)
-          } ?? pare_block_encode(type.kernelType, row, inputs, nil, target, &at)
-        switch status {
+        switch encodeRow(index, row, into: target, fault: &at) {
         case PARE_BLOCK_OK: break
         case PARE_BLOCK_NOT_FINITE:
           tile.fault = .notFinite(row: index, column: at)
@@ -75,5 +73,20 @@ struct BlockEncodingPass {
       }
       return tile
     }
+  }
+
+  private func encodeRow(
+    _ index: Int, _ row: UnsafePointer<Float>, into target: UnsafeMutableRawPointer,
+    fault: inout Int
+  ) -> pare_block_status {
+    if let grid {
+      target.copyMemory(
+        from: grid.blocks.rawPointer + index * grid.rowBytes, byteCount: grid.rowBytes)
+      return pare_block_recode(type.kernelType, row, inputs, target, &fault)
+    }
+    guard let importance else {
+      return pare_block_encode(type.kernelType, row, inputs, nil, target, &fault)
+    }
+    return pare_block_encode(type.kernelType, row, inputs, importance, target, &fault)
   }
 }

@@ -9,9 +9,7 @@ public import Tensors
 /// open: they are searched for the least squared error, or with importance for the least
 /// `Σ importance · error²`, as are Q4_0, Q4_1, Q5_0 and Q5_1 then.
 ///
-/// Encoding on the scales of a weight that exists is not offered, so this is no `Codec`; it keeps the
-/// rest of a codec's laws.
-public struct GGUFBlocks: Sendable, Hashable {
+public struct GGUFBlocks: Codec, Hashable {
   public let type: GGUFType
 
   /// - Throws: `CodecError.unsupportedSetting` for F32, F16 and BF16, which are `DenseWeight`s.
@@ -30,6 +28,14 @@ public struct GGUFBlocks: Sendable, Hashable {
     switch type {
     case .f32, .f16, .bf16, .q8_0, .tq1_0, .tq2_0, .mxfp4: false
     case .q4_0, .q4_1, .q5_0, .q5_1, .q2_K, .q3_K, .q4_K, .q5_K, .q6_K, .iq4_nl, .iq4_xs: true
+    }
+  }
+
+  /// Whether the format's rule picks codes before it rounds the scale to float16.
+  private var roundsScaleLast: Bool {
+    switch type {
+    case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0, .tq1_0, .tq2_0: true
+    default: false
     }
   }
 
@@ -74,6 +80,35 @@ public struct GGUFBlocks: Sendable, Hashable {
       }
     }
     return try BlockEncodingPass(type: type, source: weight, importance: importance).run()
+  }
+
+  /// Keeps every scale of `grid` and picks the nearest codes.
+  public func encode(_ weight: Tensor, onGridOf grid: BlockQuantizedWeight)
+    throws(CodecError) -> BlockQuantizedWeight
+  {
+    precondition(grid.type == type && weight.shape == [grid.outputs, grid.inputs])
+    guard weight.dtype.isFloatingPoint else {
+      throw .unsupportedShape(shape: weight.shape, dtype: weight.dtype)
+    }
+    return try BlockEncodingPass(type: type, source: weight, importance: nil, grid: grid)
+      .run().weight
+  }
+
+  /// For the types whose rule rounds the scale last, plus what that can move the value by.
+  public func halfStep(at value: Float, row: Int, column: Int, in weight: BlockQuantizedWeight)
+    -> Float?
+  {
+    let block =
+      weight.blocks.rawPointer + row * weight.rowBytes
+      + column / type.blockLength * type.blockBytes
+    let index = column % type.blockLength
+    let half = pare_block_half_step(type.kernelType, block, index, value)
+    guard half >= 0 else { return nil }
+    guard roundsScaleLast else { return half }
+    let offset = abs(pare_block_point(type.kernelType, block, index).offset)
+    // Half a unit of float16's last place, relative or, below its normal range, absolute.
+    let levels: Float = 130
+    return half + max((abs(value) + 2 * offset) * 0x1p-11, levels * 0x1p-25)
   }
 
   /// A weight from a file's bytes; nothing is copied.
