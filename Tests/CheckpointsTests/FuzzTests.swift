@@ -126,6 +126,32 @@ import Testing
     }
   }
 
+  @Test func damagedGGUFNeverEndsTheProcess() throws {
+    var file = RawGGUF()
+    file.keys.append(
+      (
+        "t", 9,
+        RawGGUF.number(8 as UInt32) + RawGGUF.number(2 as UInt64)
+          + RawGGUF.string("one") + RawGGUF.string("two")
+      ))
+    file.tensors.append(.init(name: "b", sizes: [32, 3], type: 8, offset: 32))
+    file.tensors.append(.init(name: "c", sizes: [3], type: 26, offset: 160))
+    file.data = [UInt8](repeating: 1, count: 172)
+    let words: [[UInt8]] =
+      [0, 1, 8, 9, 32, 1 << 31, 1 << 60, 1 << 63, .max].map { RawGGUF.number($0 as UInt64) }
+      + (0...13).map { RawGGUF.number($0 as UInt32) } + [RawGGUF.string("a"), Array("GGUF".utf8)]
+    let whole = file.bytes
+    try withTemporaryDirectory { folder in
+      try rounds(2000) { seed in
+        var generator = SeededGenerator(seed: seed)
+        var bytes = whole
+        damage(&bytes, words: words, using: &generator)
+        if seed % 4 > 0 { bytes.replaceSubrange(0..<min(8, bytes.count), with: whole[0..<8]) }
+        try provoke(bytes, at: "\(folder)/x.gguf", seed: seed)
+      }
+    }
+  }
+
   /// A few random changes: bits, bytes, words put in, ranges doubled, moved or left out.
   private func damage(
     _ bytes: inout [UInt8], words: [[UInt8]], using generator: inout SeededGenerator

@@ -97,12 +97,15 @@ import Testing
 
   @Test func otherFilesAreRefusedByFormat() throws {
     try withTemporaryDirectory { folder in
-      for (name, text) in [("model.gguf", "GGUF"), ("notes.txt", "hello")] {
-        try write(text, to: "\(folder)/\(name)")
-        guard case .unknownFormat = try failure("\(folder)/\(name)") else {
-          Issue.record("\(name) was read")
-          continue
-        }
+      try write("hello", to: "\(folder)/notes.txt")
+      guard case .unknownFormat = try failure("\(folder)/notes.txt") else {
+        Issue.record("notes.txt was read")
+        return
+      }
+      try write("not what its name says it is", to: "\(folder)/model.gguf")
+      guard case .wrongGGUF = try failure("\(folder)/model.gguf") else {
+        Issue.record("model.gguf was read")
+        return
       }
       try write("hello", to: "\(folder)/model.bin")
       guard case .wrongArchive = try failure("\(folder)/model.bin") else {

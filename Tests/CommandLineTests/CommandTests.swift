@@ -182,3 +182,65 @@ func helpTeachesByExample(command: [String]) throws {
     #expect(line.count <= 110, "\(line)")
   }
 }
+
+@Test func aModelGoesToGGUFAndBackAndServesEveryCommand() throws {
+  try withTemporaryDirectory { folder in
+    let file = "\(folder)/model.gguf"
+    let plan = try PareProcess.run(
+      "convert", Stories.model, "--to", "gguf", "--type", "q4_k_m", "-o", file, "--dry-run")
+    #expect(plan.code == 0 && plan.text.contains("token_embd.weight"), "\(plan.errors)")
+    try expectOnly([], in: folder)
+    let converted = try PareProcess.run(
+      "convert", Stories.model, "--to", "gguf", "--type", "q8_0", "-o", file, "--json")
+    #expect(converted.code == 0 && converted.errors.isEmpty, "\(converted.errors)")
+    let report = try converted.json()
+    #expect(report["format"]?.string == "gguf" && report["type"]?.string == "q8_0")
+    #expect(abs((report["bits_per_weight"]?.double ?? 0) - 8.51) < 0.05)
+    #expect((report["seconds"]?.double ?? 0) > 0)
+    let again = try PareProcess.run(
+      "convert", Stories.model, "--to", "gguf", "--type", "q8_0", "-o", file)
+    #expect(again.code == 1 && again.errors.contains("--overwrite"))
+
+    for arguments in [
+      ["inspect", file], ["tokenize", file, "--text", "Once"],
+      ["run", file, "--prompt", "Once upon a time", "-n", "4"],
+      ["logits", file, "--tokens", "1,2,3", "-o", "\(folder)/logits.safetensors"],
+      ["eval", "perplexity", file, "--file", Stories.text, "--window", "128"],
+    ] {
+      let result = try PareProcess.run(arguments)
+      #expect(result.code == 0, "\(arguments[0]): \(result.errors)")
+    }
+    let quantized = try PareProcess.run("quantize", file, "-o", "\(folder)/smaller")
+    #expect(quantized.code == 1 && quantized.errors.contains("already quantized"))
+    let divergence = try PareProcess.run(
+      "eval", "divergence", file, "--baseline", Stories.model, "--file", Stories.text, "--json")
+    #expect((try divergence.json()["kl_mean"]?.double ?? 1) < 0.01)
+
+    let back = "\(folder)/back"
+    let opened = try PareProcess.run("convert", file, "--to", "hf", "--dtype", "bf16", "-o", back)
+    #expect(opened.code == 0, "\(opened.errors)")
+    try expectOnly(
+      [
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
+      ], in: back)
+    let dense = "\(folder)/dense.gguf"
+    #expect(
+      try PareProcess.run("convert", back, "--to", "gguf", "--type", "bf16", "-o", dense).code == 0)
+    let smaller = try PareProcess.run("quantize", dense, "-o", "\(folder)/smaller")
+    #expect(smaller.code == 0, "\(smaller.errors)")
+    #expect(
+      try PareProcess.run("run", "\(folder)/smaller", "--prompt", "Once", "-n", "4").code == 0)
+  }
+}
+
+@Test func contradictionsOfAConversionAreWrongUsage() throws {
+  for arguments in [
+    ["--to", "gguf"], ["--to", "gguf", "--type", "q9"], ["--to", "hf", "--type", "q8_0"],
+    ["--to", "gguf", "--type", "q8_0", "--dtype", "bf16"], ["--to", "onnx"],
+  ] {
+    let result = try PareProcess.run(
+      ["convert", Stories.model, "-o", "/nowhere/out"] + arguments)
+    #expect(result.code == 64, "\(arguments)")
+  }
+}

@@ -195,3 +195,110 @@ private let tokenizers =
     #expect("\(try #require(error))".contains("1 tokens, and token_embd.weight has 2 rows"))
   }
 }
+
+private let modernPattern =
+  #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
+
+/// Each published way to cut text has its name in the file; one without a name brings its own
+/// description along. Either way the ids stay the same.
+@Test(arguments: [
+  ("llama-bpe", modernPattern, true, nil), ("dbrx", modernPattern, false, nil),
+  ("qwen2", modernPattern.replacing(#"\p{N}{1,3}"#, with: #"\p{N}"#), false, "NFC"),
+  ("default", #"\w+|\W"#, false, nil),
+])
+func everyCutOfTextIsNamedOrCarried(
+  pre: String, pattern: String, ignoresMerges: Bool, form: String?
+) throws {
+  try withTemporaryDirectory { folder in
+    let model = "\(folder)/model"
+    try FileManager.default.copyItem(atPath: try DefaultModel.modelPath(), toPath: model)
+    let url = URL(filePath: "\(model)/tokenizer.json")
+    var json = try JSON.parse([UInt8](Data(contentsOf: url)), name: "tokenizer.json")
+    let cut: JSON = [
+      "type": "Sequence",
+      "pretokenizers": [
+        [
+          "type": "Split", "pattern": ["Regex": JSON(pattern)], "behavior": "Isolated",
+          "invert": false,
+        ],
+        ["type": "ByteLevel", "add_prefix_space": false, "use_regex": false],
+      ],
+    ]
+    var fields = try #require(json.object)
+    var bytePairs = try #require(json["model"]?.object)
+    bytePairs["ignore_merges"] = JSON(ignoresMerges)
+    fields["model"] = .object(bytePairs)
+    fields["pre_tokenizer"] = cut
+    fields["normalizer"] = form.map { ["type": JSON($0)] } ?? .null
+    json = .object(fields)
+    try Data(json.serialized()).write(to: url)
+    let settings = URL(filePath: "\(model)/tokenizer_config.json")
+    try Data(
+      #"{"bos_token": "<|endoftext|>", "chat_template": "{{ messages }} été"}"#.utf8
+    ).write(to: settings)
+
+    try convert(model, .q8_0, to: "\(folder)/f.gguf")
+    let metadata = try #require(try Checkpoint.open("\(folder)/f.gguf").gguf)
+    #expect(metadata["tokenizer.ggml.pre"]?.string == pre)
+    #expect((metadata["tokenizer.huggingface.json"] != nil) == (pre == "default"))
+    #expect(metadata["tokenizer.chat_template"]?.string == "{{ messages }} été")
+    let shown = try Checkpoint.openModel("\(folder)/f.gguf")
+    let ours = try Tokenizer(bytes: shown.readSideFile("tokenizer.json"))
+    let theirs = try Tokenizer(path: url.path)
+    for text in texts { #expect(try ours.encode(text) == theirs.encode(text), "\(text)") }
+    let written = try JSON.parse(shown.readSideFile("tokenizer_config.json"), name: "settings")
+    #expect(written["chat_template"]?.string == "{{ messages }} été")
+    #expect(written["bos_token"]?.string == "<|endoftext|>")
+  }
+}
+
+@Test func metadataThatNoModelFitsIsNamedByKey() throws {
+  try withTemporaryDirectory { folder in
+    let path = "\(folder)/f.gguf"
+    try convert(golden("llama2"), .f32, to: path)
+    let whole = try #require(try Checkpoint.open(path).gguf)
+    func error(_ change: (inout GGUFMetadata) -> Void, dropping key: String? = nil) throws -> String
+    {
+      var metadata = GGUFMetadata()
+      for name in whole.keys where name != key {
+        if let value = whole[name] { metadata.set(name, value) }
+      }
+      change(&metadata)
+      let original = try Checkpoint.open(path)
+      var writer = try GGUFWriter(
+        file: "\(folder)/g.gguf", metadata: metadata,
+        tensors: original.names.compactMap { name in
+          original.info(name).map { GGUFDeclaration(name: name, type: .f32, shape: $0.shape) }
+        })
+      for name in original.names { try writer.append(name, try original.tensor(name)) }
+      _ = try writer.finish()
+      do {
+        _ = try LanguageModel.load("\(folder)/g.gguf")
+        return "loaded"
+      } catch {
+        return "\(error)"
+      }
+    }
+    #expect(try error { _ in } == "loaded")
+    let without = { try error({ _ in }, dropping: $0) }
+    #expect(try without("general.architecture").contains("general.architecture is missing"))
+    #expect(try without("llama.block_count").contains("llama.block_count is missing"))
+    #expect(try without("llama.context_length").contains("llama.context_length is missing"))
+    #expect(try error { $0.set("general.architecture", "opt") }.contains("is `opt`; known: llama"))
+    #expect(try error { $0.set("llama.block_count", 1) }.contains("model.layers.1"))
+    #expect(try error { $0.set("llama.block_count", 3) }.contains("lacks"))
+    #expect(try error { $0.set("llama.block_count", "two") }.contains("llama.block_count"))
+    #expect(try error { $0.set("llama.embedding_length", 1 << 30) }.contains("embedding_length"))
+    #expect(
+      try error { $0.set("llama.attention.head_count", 3) }.contains("num_attention_heads")
+        || error { $0.set("llama.attention.head_count", 3) }.contains("shape")
+        || error { $0.set("llama.attention.head_count", 3) }.contains("key_value"))
+    #expect(try error { $0.set("llama.expert_count", 8) }.contains("mixture of experts"))
+    #expect(
+      try error { $0.set("llama.feed_forward_length", GGUFArray([56, 40] as [Int32])) }
+        .contains("differs from layer to layer"))
+    #expect(
+      try error { $0.set("llama.feed_forward_length", GGUFArray([56, 56] as [Int32])) } == "loaded")
+    #expect(try error { $0.set("llama.rope.scaling.type", "su") }.contains("rope.scaling.type"))
+  }
+}
