@@ -25,6 +25,54 @@ public final class KVCache {
   /// Forgets all tokens but keeps the memory.
   public func reset() { length = 0 }
 
+  /// Forgets the tokens from `length` on, which takes no work: a later text overwrites them.
+  public func truncate(to length: Int) {
+    precondition(length >= 0 && length <= self.length)
+    self.length = length
+  }
+
+  /// The first keys and values of a block, float32 `[keyValueHeads, count, headDim]`, keys as
+  /// attention reads them (rotated); nil while the cache holds fewer.
+  package func rows(block: Int, count length: Int) -> (keys: Tensor, values: Tensor)? {
+    guard length > 0, length <= self.length, let keys = keys[block], let values = values[block]
+    else { return nil }
+    return (Self.gathered(keys, length), Self.gathered(values, length))
+  }
+
+  /// Takes rows of every block, as `rows(block:count:)` gave them, into an empty cache.
+  package func restore(_ blocks: [(keys: Tensor, values: Tensor)]) {
+    precondition(length == 0 && blocks.count == keys.count)
+    let tokens = blocks.first?.keys.shape[1] ?? 0
+    for (block, stored) in blocks.enumerated() {
+      func taken(_ rows: Tensor) -> Tensor {
+        precondition(rows.shape.count == 3 && rows.shape[1] == tokens)
+        let (heads, headDim) = (rows.shape[0], rows.shape[2])
+        let target = Self.withCapacity(
+          tokens, planned: plannedLength, nil, used: 0, heads: heads, headDim: headDim)
+        let capacity = target.shape[1]
+        for head in 0..<heads {
+          target.mutableFloats.advanced(by: head * capacity * headDim).update(
+            from: rows.floats + head * tokens * headDim, count: tokens * headDim)
+        }
+        return target
+      }
+      keys[block] = taken(stored.keys)
+      values[block] = taken(stored.values)
+    }
+    length = tokens
+  }
+
+  private static func gathered(_ stored: Tensor, _ length: Int) -> Tensor {
+    let (heads, capacity, headDim) = (stored.shape[0], stored.shape[1], stored.shape[2])
+    return Tensor(shape: [heads, length, headDim]) { target in
+      guard let base = target.baseAddress else { return }
+      for head in 0..<heads {
+        (base + head * length * headDim).update(
+          from: stored.floats + head * capacity * headDim, count: length * headDim)
+      }
+    }
+  }
+
   /// Counts tokens that all blocks have now stored.
   package func advance(by tokens: Int) { length += tokens }
 
