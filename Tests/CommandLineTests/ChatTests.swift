@@ -20,7 +20,7 @@ private func chat(_ arguments: String..., input: String) throws -> PareProcess {
 @Test func eachLineIsAnsweredWhereStdinIsNoTerminal() throws {
   try withTemporaryDirectory { folder in
     let template = "\(folder)/template.jinja"
-    try "{% for m in messages %}{{ m.content }} {% endfor %}".write(
+    try "{{ bos_token }}{% for m in messages %}{{ m.content }} {% endfor %}".write(
       toFile: template, atomically: false, encoding: .utf8)
     let saved = "\(folder)/saved.json"
     let result = try chat(

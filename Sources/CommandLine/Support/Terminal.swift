@@ -7,6 +7,9 @@ enum Terminal {
   /// As it was found; set once, before the first line is read.
   nonisolated(unsafe) private static var original: termios?
 
+  /// Typed ahead of the line that is read. Only the main thread reads.
+  nonisolated(unsafe) private static var unread: ArraySlice<UInt8> = []
+
   enum Line: Equatable {
     case text(String)
     case interrupted
@@ -20,30 +23,30 @@ enum Terminal {
     var drawn = LineEditor.Picture(text: "", rows: 1, cursorRow: 0, cursorColumn: 0)
     try draw(editor, prompt, &drawn)
     while true {
-      var bytes = [UInt8](repeating: 0, count: 4096)
-      let count = read(STDIN_FILENO, &bytes, bytes.count)
-      if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { return .ended }
-      for (index, byte) in bytes[..<count].enumerated() {
-        let event = editor.feed(byte)
-        switch event {
-        case .edited:
-          // Pasted text is drawn once, not letter by letter.
-          if index == count - 1 { try draw(editor, prompt, &drawn) }
-        case .cleared:
-          try write("\u{1B}[H\u{1B}[2J")
-          drawn = LineEditor.Picture(text: "", rows: 1, cursorRow: 0, cursorColumn: 0)
-          try draw(editor, prompt, &drawn)
-        case .submitted(let text):
-          try leave(text, prompt, &drawn)
-          return .text(text)
-        case .interrupted:
-          try leave("", prompt, &drawn)
-          return .interrupted
-        case .ended:
-          try leave("", prompt, &drawn)
-          return .ended
-        }
+      if unread.isEmpty {
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = read(STDIN_FILENO, &bytes, bytes.count)
+        if count < 0 && errno == EINTR { continue }
+        guard count > 0 else { return .ended }
+        unread = bytes[..<count]
+      }
+      switch editor.feed(unread.removeFirst()) {
+      case .edited:
+        // What arrives together, as pasted text does, is drawn once.
+        if unread.isEmpty { try draw(editor, prompt, &drawn) }
+      case .cleared:
+        try write("\u{1B}[H\u{1B}[2J")
+        drawn = LineEditor.Picture(text: "", rows: 1, cursorRow: 0, cursorColumn: 0)
+        try draw(editor, prompt, &drawn)
+      case .submitted(let text):
+        try leave(text, prompt, &drawn)
+        return .text(text)
+      case .interrupted:
+        try leave("", prompt, &drawn)
+        return .interrupted
+      case .ended:
+        try leave("", prompt, &drawn)
+        return .ended
       }
     }
   }
