@@ -4,8 +4,8 @@ public import Text
 /// sandbox with `trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}` as a mere group,
 /// and `tojson` that writes plain JSON. Undefined values print nothing and fail when used.
 ///
-/// Differences, all refusals: no inheritance, imports or recursive loops; `escape` gives plain text;
-/// filters that yield iterators yield lists; whole numbers are of 64 bits; work, depth and memory
+/// Differences, all refusals: no inheritance, imports or recursive loops; `escape` and `safe` give plain
+/// text, which is not escaped when joined to other text; filters that yield iterators yield lists; whole numbers are of 64 bits; work, depth and memory
 /// are bounded.
 public struct Template: Sendable {
   private let statements: [TemplateStatement]

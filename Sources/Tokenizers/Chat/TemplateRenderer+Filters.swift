@@ -336,6 +336,8 @@ extension TemplateRenderer {
   private func selection(
     _ name: String, _ value: Value, _ arguments: Arguments
   ) throws(TemplateError) -> Value {
+    // As in Jinja, none and other empty values hold nothing to choose from.
+    guard value.isTrue else { return .list([]) }
     var rest = arguments
     if name == "map", let attribute = rest.named.first(where: { $0.name == "attribute" }) {
       let initial = rest.named.first { $0.name == "default" }?.value

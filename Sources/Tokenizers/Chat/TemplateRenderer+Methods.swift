@@ -3,7 +3,7 @@ extension TemplateRenderer {
     "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "upper",
     "lower", "title", "capitalize", "replace", "join", "find", "rfind", "index", "count", "isdigit",
     "isalpha", "isalnum", "isspace", "isupper", "islower", "removeprefix", "removesuffix",
-    "partition", "rpartition",
+    "partition", "rpartition", "format",
   ]
   static let listMethods: Set<String> = ["index", "count", "copy"]
   static let dictionaryMethods: Set<String> = ["items", "keys", "values", "get", "copy"]
@@ -69,6 +69,7 @@ extension TemplateRenderer {
       }
       let ends = text.count >= affix.count && text.suffix(affix.count).elementsEqual(affix)
       return .string(ends ? Array(text.dropLast(affix.count)) : text)
+    case "format": return .string(try formatted(text, arguments))
     case "partition", "rpartition", "find", "rfind", "index", "count":
       return try searched(name, text, arguments)
     default: return .bool(hasKind(name, text))
@@ -159,6 +160,45 @@ extension TemplateRenderer {
       if index > 0 { result += separator }
       result += text
     }
+    return result
+  }
+
+  /// `str.format` with fields that are empty, numbers or names; nothing else is put between braces.
+  private func formatted(_ text: [UInt8], _ arguments: Arguments) throws(TemplateError) -> [UInt8] {
+    let (open, close) = (UInt8(ascii: "{"), UInt8(ascii: "}"))
+    var result: [UInt8] = []
+    var next = 0, index = 0
+    while index < text.count {
+      let byte = text[index]
+      index += 1
+      guard byte == open || byte == close else {
+        result.append(byte)
+        continue
+      }
+      if index < text.count, text[index] == byte {
+        result.append(byte)
+        index += 1
+        continue
+      }
+      guard byte == open, let end = text[index...].firstIndex(of: close) else {
+        throw wrong("a brace of the format has no partner")
+      }
+      let field = String(decoding: text[index..<end], as: UTF8.self)
+      index = end + 1
+      guard field.utf8.allSatisfy({ $0 == 0x5F || $0 >= 0x80 || ($0 | 0x20).isLetterOrDigit })
+      else {
+        throw .unsupported(line: line, feature: "the format field \"{\(field)}\"")
+      }
+      let position = field.isEmpty ? next : Int(field)
+      if field.isEmpty { next += 1 }
+      var value = arguments.named.first { $0.name == field }?.value
+      if let position, arguments.positional.indices.contains(position) {
+        value = arguments.positional[position]
+      }
+      guard let value else { throw wrong("the format has no value for \"{\(field)}\"") }
+      result += try self.text(value)
+    }
+    try charge(bytes: result.count)
     return result
   }
 
@@ -278,5 +318,13 @@ extension TemplateRenderer {
     }
     guard !arguments.positional.isEmpty else { throw wrong("\"cycle\" needs values") }
     return arguments.positional[state.index % arguments.positional.count]
+  }
+}
+
+extension UInt8 {
+  /// For a letter in lower case.
+  fileprivate var isLetterOrDigit: Bool {
+    (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(self)
+      || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(self)
   }
 }
