@@ -49,7 +49,7 @@ let package = Package(
     module("Checkpoints", ["CKernels", "Tensors", "Codecs", "Text"]),
     module("Tokenizers", ["Text"]),
     module("Models", ["CKernels", "Tensors", "Codecs", "Text", "Checkpoints"]),
-    module("Runtime", ["Tensors", "Models", "Tokenizers"]),
+    module("Runtime", ["Tensors", "Checkpoints", "Models", "Tokenizers"]),
     module("Evaluation", ["CKernels", "Tensors", "Models", "Runtime", "Tokenizers"]),
     module("Quantization", ["CKernels", "Tensors", "Codecs"]),
     module(

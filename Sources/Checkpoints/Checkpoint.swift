@@ -39,6 +39,14 @@ public final class Checkpoint: Sendable {
     try Checkpoint(path: path, located: Layout.locate(path))
   }
 
+  /// Opens one file as safetensors, whatever its name.
+  public static func openSafetensors(_ path: String) throws(CheckpointError) -> Checkpoint {
+    let folder = Files.split(path).folder
+    return try Checkpoint(
+      path: path,
+      located: Layout(folder: folder, format: .safetensors, files: [path], index: nil))
+  }
+
   private init(path: String, located: Layout) throws(CheckpointError) {
     self.path = path
     folder = located.folder

@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import Recipes
+import Synchronization
 
 @main
 struct Pare: ParsableCommand {
@@ -16,6 +17,7 @@ struct Pare: ParsableCommand {
         pare quantize MODEL -o smaller --bits 4
         pare eval divergence smaller --baseline MODEL --file text.txt
         pare run smaller --prompt "Once upon a time"
+        pare chat smaller
 
       MODEL is the folder of a Hugging Face checkpoint or a GGUF file. Results go to stdout, progress to stderr.
       Exit codes: 0 done, 1 failed, 3 a --require gate failed, 64 wrong usage, 130 interrupted.
@@ -23,7 +25,7 @@ struct Pare: ParsableCommand {
     version: PareVersion.current,
     subcommands: [
       Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Convert.self,
-      Eval.self, Run.self, Bench.self, Demo.self,
+      Eval.self, Run.self, Chat.self, Bench.self, Demo.self,
     ])
 
   static func main() {
@@ -41,6 +43,13 @@ enum Interruption {
       let source = DispatchSource.makeSignalSource(
         signal: number, queue: .global(qos: .userInitiated))
       source.setEventHandler {
+        if number == SIGINT,
+          state.compareExchange(
+            expected: State.captured, desired: State.requested, ordering: .relaxed
+          ).exchanged
+        {
+          return
+        }
         OutputDirectory.discardAllActive()
         exit(code)
       }
@@ -52,6 +61,26 @@ enum Interruption {
     // A file-size limit is an error of the write, like a full disk, not a reason to die.
     signal(SIGXFSZ, SIG_IGN)
   }
+
+  // MARK: Stopping an answer
+
+  private enum State {
+    static let ends = 0
+    static let captured = 1
+    static let requested = 2
+  }
+
+  private static let state = Atomic<Int>(State.ends)
+
+  /// Runs `body`, during which the first Ctrl-C asks it to stop instead of ending the program.
+  static func capturing<R>(_ body: () throws -> R) rethrows -> R {
+    state.store(State.captured, ordering: .relaxed)
+    defer { state.store(State.ends, ordering: .relaxed) }
+    return try body()
+  }
+
+  /// Whether Ctrl-C has asked the body of `capturing` to stop.
+  static var isRequested: Bool { state.load(ordering: .relaxed) == State.requested }
 
   /// Kept alive for the whole run; written once, before any other thread exists.
   nonisolated(unsafe) private static var sources: [any DispatchSourceSignal] = []

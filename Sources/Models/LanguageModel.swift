@@ -21,25 +21,43 @@ public struct LanguageModel: Sendable {
   /// - Throws: `ModelError` for ids outside the vocabulary or more tokens than the context holds;
   ///   `CheckpointError` if the mapped weights became unreadable meanwhile.
   public func hidden(_ tokens: [Int], cache: KVCache) throws -> Tensor {
-    try check(tokens, after: cache.length)
-    let length = max(cache.plannedLength, cache.length + tokens.count)
-    var tables: [(RotaryConfiguration, RotaryTable)] = []
-    func table(_ rotary: RotaryConfiguration?) -> RotaryTable? {
+    try hidden([(tokens, cache)])
+  }
+
+  /// Runs tokens of several texts through all blocks together, so that each weight is read once for
+  /// all of them.
+  ///
+  /// - Parameter texts: new tokens of each, and the cache of its own that holds those before.
+  /// - Returns: hidden states after the final norm, text after text, `[tokens of all, hidden]`.
+  /// - Throws: as `hidden(_:cache:)`.
+  public func hidden(_ texts: [(tokens: [Int], cache: KVCache)]) throws -> Tensor {
+    for (tokens, cache) in texts { try check(tokens, after: cache.length) }
+    guard !texts.isEmpty else { throw ModelError.noTokens }
+    var tables: [(text: Int, RotaryConfiguration, RotaryTable)] = []
+    func table(_ rotary: RotaryConfiguration?, _ text: Int) -> RotaryTable? {
       guard let rotary else { return nil }
-      if let known = tables.first(where: { $0.0 == rotary }) { return known.1 }
+      if let known = tables.first(where: { $0.text == text && $0.1 == rotary }) { return known.2 }
+      let (tokens, cache) = texts[text]
+      let end = cache.length + tokens.count
       let table = RotaryTable(
-        inverseFrequencies: rotary.inverseFrequencies(length: length),
-        positions: cache.length..<(cache.length + tokens.count),
-        attentionScaling: rotary.attentionFactor)
-      tables.append((rotary, table))
+        inverseFrequencies: rotary.inverseFrequencies(length: max(cache.plannedLength, end)),
+        positions: cache.length..<end, attentionScaling: rotary.attentionFactor)
+      tables.append((text, rotary, table))
       return table
     }
-    var x = embedding(tokens, start: cache.length)
+    var x = Tensor.stacked(texts.map { embedding($0.tokens, start: $0.cache.length) })
     for (index, block) in blocks.enumerated() {
-      let rotary = table(block.configuration.attention.rotary)
-      x = block.forward(x, .init(cache: cache, index: index, rotary: rotary))
+      var sequences: [Block.Context.Sequence] = []
+      for (number, text) in texts.enumerated() {
+        let first = sequences.last?.rows.upperBound ?? 0
+        sequences.append(
+          .init(
+            cache: text.cache, rows: first..<(first + text.tokens.count),
+            rotary: table(block.configuration.attention.rotary, number)))
+      }
+      x = block.forward(x, .init(sequences: sequences, index: index))
     }
-    cache.advance(by: tokens.count)
+    for (tokens, cache) in texts { cache.advance(by: tokens.count) }
     try checkpoint.checkIntact()
     return finalNorm?(x) ?? x
   }

@@ -86,6 +86,36 @@ public struct KeyValueRows: Sendable {
     }
   }
 
+  /// What a file keeps: `keys`, `values` and for int8 `key_scales`, `value_scales`.
+  package var components: [(name: String, tensor: Tensor)] {
+    [("keys", keys), ("values", values)]
+      + (keyScales.map { [("key_scales", $0)] } ?? [])
+      + (valueScales.map { [("value_scales", $0)] } ?? [])
+  }
+
+  /// Rows from a file, all of whose `capacity` tokens are filled; nil where a component is absent or
+  /// of another type or shape.
+  package init?(
+    type: ElementType, heads: Int, capacity: Int, headDim: Int,
+    component: (String) -> Tensor?
+  ) {
+    func rows(_ name: String) -> Tensor? {
+      component(name).flatMap {
+        $0.dtype == type.dtype && $0.shape == [heads, capacity, headDim] ? $0 : nil
+      }
+    }
+    func scales(_ name: String) -> Tensor? {
+      component(name).flatMap {
+        $0.dtype == .float32 && $0.shape == [heads, capacity] ? $0 : nil
+      }
+    }
+    guard let keys = rows("keys"), let values = rows("values") else { return nil }
+    (self.type, self.keys, self.values) = (type, keys, values)
+    keyScales = type == .int8 ? scales("key_scales") : nil
+    valueScales = type == .int8 ? scales("value_scales") : nil
+    if type == .int8, keyScales == nil || valueScales == nil { return nil }
+  }
+
   /// A copy with more room that holds the first `used` tokens.
   package func grown(to capacity: Int, used: Int) -> KeyValueRows {
     let copy = KeyValueRows(type: type, heads: heads, capacity: capacity, headDim: headDim)

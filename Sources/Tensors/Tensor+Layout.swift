@@ -22,6 +22,21 @@ extension Tensor {
     }
   }
 
+  /// Matrices of one width below each other, in float32.
+  public static func stacked(_ parts: [Tensor]) -> Tensor {
+    guard parts.count != 1, let first = parts.first else {
+      return parts.first ?? Tensor([], shape: [0, 0])
+    }
+    precondition(parts.allSatisfy { $0.columns == first.columns })
+    return Tensor(shape: [parts.reduce(0) { $0 + $1.rows }, first.columns]) { target in
+      guard var base = target.baseAddress else { return }
+      for part in parts {
+        base.update(from: part.floats, count: part.count)
+        base += part.count
+      }
+    }
+  }
+
   /// A transposed copy `[columns, rows]`, in float32.
   public func transposed() -> Tensor {
     precondition(shape.count == 2)

@@ -172,7 +172,7 @@ import Text
 
 @Test(arguments: [
   [], ["inspect"], ["tokenize"], ["logits"], ["quantize"], ["compress"], ["eval"],
-  ["eval", "perplexity"], ["eval", "divergence"], ["run"], ["demo"],
+  ["eval", "perplexity"], ["eval", "divergence"], ["run"], ["chat"], ["demo"],
 ])
 func helpTeachesByExample(command: [String]) throws {
   let result = try PareProcess.run(command + ["--help"])

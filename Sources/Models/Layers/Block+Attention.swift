@@ -25,26 +25,39 @@ extension Block {
   }
 
   func attend(_ state: inout State, _ context: Context) {
-    guard var queries = state.queries, var keys = state.keys, let values = state.values else {
+    guard let queries = state.queries, let keys = state.keys, let values = state.values else {
       preconditionFailure("attention runs after its inputs are projected")
     }
+    let mixtures = context.sequences.map { sequence in
+      attended(
+        queries.rows(sequence.rows), keys.rows(sequence.rows), values.rows(sequence.rows), sequence,
+        block: context.index)
+    }
+    state.input = Tensor.stacked(mixtures)
+    (state.queries, state.keys, state.values) = (nil, nil, nil)
+  }
+
+  /// Attention of one text's new tokens to all its tokens.
+  private func attended(
+    _ queries: Tensor, _ keys: Tensor, _ values: Tensor, _ sequence: Context.Sequence, block: Int
+  ) -> Tensor {
+    var (queries, keys) = (queries, keys)
     let attention = configuration.attention
-    let start = context.cache.length
-    if let rotary = context.rotary {
+    let start = sequence.cache.length
+    if let rotary = sequence.rotary {
       queries = queries.rotated(
         by: rotary, heads: attention.heads, headDim: attention.headDim, start: start)
       keys = keys.rotated(
         by: rotary, heads: attention.keyValueHeads, headDim: attention.headDim, start: start)
     }
-    let stored = context.cache.append(
-      keys: keys, values: values, block: context.index, heads: attention.keyValueHeads,
+    let stored = sequence.cache.append(
+      keys: keys, values: values, block: block, heads: attention.keyValueHeads,
       headDim: attention.headDim)
-    state.input = Tensor.attention(
+    return Tensor.attention(
       queries: queries, stored: stored, start: start, heads: attention.heads,
       mask: AttentionMask(
         slidingWindow: attention.slidingWindow, alibiSlopes: attention.alibiSlopes,
         softCap: attention.softCap, scale: attention.scale))
-    (state.queries, state.keys, state.values) = (nil, nil, nil)
   }
 
   /// Splits `[tokens, heads · 3 · headDim]` into queries, keys and values `[tokens, heads · headDim]`.

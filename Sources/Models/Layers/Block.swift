@@ -37,11 +37,31 @@ public struct Block: Sendable {
     var pending: Tensor?
   }
 
-  /// What attention needs to know of the text around the tokens.
+  /// What attention needs to know of the texts around the tokens.
   package struct Context {
-    package let cache: KVCache
+    /// Rows of the input that continue one text.
+    package struct Sequence {
+      package let cache: KVCache
+      package let rows: Range<Int>
+      package let rotary: RotaryTable?
+
+      package init(cache: KVCache, rows: Range<Int>, rotary: RotaryTable?) {
+        self.cache = cache
+        self.rows = rows
+        self.rotary = rotary
+      }
+    }
+
+    /// Side by side, they cover all rows. Only attention tells them apart: every matrix multiplies
+    /// the rows of all of them together.
+    package let sequences: [Sequence]
+    /// Of the block.
     package let index: Int
-    package let rotary: RotaryTable?
+
+    package init(sequences: [Sequence], index: Int) {
+      self.sequences = sequences
+      self.index = index
+    }
   }
 
   /// - Parameter x: `[tokens, hidden]`

@@ -24,6 +24,30 @@ public final class KVCache {
   /// Forgets all tokens but keeps the memory.
   public func reset() { length = 0 }
 
+  /// Forgets the tokens from `length` on, which takes no work: a later text overwrites them.
+  public func truncate(to length: Int) {
+    precondition(length >= 0 && length <= self.length)
+    self.length = length
+  }
+
+  /// The first tokens' keys and values of a block, keys as attention reads them (rotated), without
+  /// room behind them; nil while the cache holds fewer.
+  package func rows(block: Int, count length: Int) -> KeyValueRows? {
+    guard length > 0, length <= self.length else { return nil }
+    return blocks[block]?.grown(to: length, used: length)
+  }
+
+  /// Takes rows of every block, as `rows(block:count:)` gave them, into an empty cache.
+  package func restore(_ blocks: [KeyValueRows]) {
+    precondition(length == 0 && blocks.count == self.blocks.count)
+    let tokens = blocks.first?.capacity ?? 0
+    for (index, rows) in blocks.enumerated() {
+      precondition(rows.capacity == tokens && rows.type == elementType)
+      self.blocks[index] = rows.grown(to: max(tokens, min(plannedLength, 1 << 16)), used: tokens)
+    }
+    length = tokens
+  }
+
   /// Counts tokens that all blocks have now stored.
   package func advance(by tokens: Int) { length += tokens }
 
