@@ -11,21 +11,13 @@
 // Vectors pass between functions that are always inlined, so no calling convention is at stake.
 #pragma clang diagnostic ignored "-Wpsabi"
 
-// One body over portable vectors; only dot products, table look-ups and widths are chosen by hand.
-typedef float packed_f32 __attribute__((ext_vector_type(8)));
-typedef int32_t packed_i32 __attribute__((ext_vector_type(8)));
-typedef uint32_t packed_u32 __attribute__((ext_vector_type(8)));
-typedef uint16_t packed_u16 __attribute__((ext_vector_type(8)));
-typedef _Float16 packed_f16 __attribute__((ext_vector_type(8)));
-typedef uint8_t packed_u8x8 __attribute__((ext_vector_type(8)));
-typedef int8_t packed_i8x8 __attribute__((ext_vector_type(8)));
-typedef uint8_t packed_u8 __attribute__((ext_vector_type(32)));
-
-/// 64 blocks of a panel, 2048 columns of 16 rows, are 48 KB: with a tile of activations they leave
+/// 64 blocks of a panel, 2048 columns of 16 rows, are 56 KB: with a tile of activations they leave
 /// room in a second-level cache of 256 KB.
 enum { PANEL_BLOCKS = 64 };
 /// Bytes a stream of weights is asked for ahead: hardware stops at the end of a page.
-enum { PREFETCH = 4096 };
+#ifndef PREFETCH
+#define PREFETCH 4096
+#endif
 
 struct packed_kernels {
   void (*vector)(
@@ -42,42 +34,35 @@ static inline int32_t word_at(const int8_t *codes, int k) {
   return word;
 }
 
+// One body over portable vectors; only dot products, table look-ups and widths are chosen by hand.
+
 // Plain C: the reference.
 
 #define TARGET
 #define NAME(x) plain_##x
-#define PANEL 1
+#define LANES 8
 #define TOKENS 4
 #define WIDE_BIAS 0
+typedef int32_t plain_sums __attribute__((ext_vector_type(8)));
+typedef uint8_t plain_bytes __attribute__((ext_vector_type(32)));
 
-static inline packed_i32 plain_dots(
-    packed_i32 sum, const uint8_t *c, const int8_t *x, int count, int codes) {
+static inline plain_sums plain_dots(
+    plain_sums sum, const plain_bytes *c, const int8_t *x, int count, int codes) {
   for (int k = 0; k < count; k++) {
-    for (int lane = 0; lane < 8; lane++) {
-      for (int i = 0; i < 4; i++) {
-        const uint8_t code = c[32 * k + 4 * lane + i];
-        sum[lane] += (packed_is_wide(codes) ? (int8_t)code : (int32_t)code) * x[4 * k + i];
-      }
+    for (int i = 0; i < 32; i++) {
+      const int32_t code = packed_is_wide(codes) ? (int8_t)c[k][i] : c[k][i];
+      sum[i / 4] += code * x[4 * k + i % 4];
     }
   }
   return sum;
 }
-static inline packed_u8 plain_lookup(const int8_t *table, packed_u8 indices) {
+static inline plain_bytes plain_lookup(const int8_t *table, plain_bytes indices) {
   for (int i = 0; i < 32; i++) indices[i] = (uint8_t)table[indices[i]];
   return indices;
 }
-#define DOTS(sum, c, x, count, codes) plain_dots(sum, (const uint8_t *)(c), x, count, codes)
-#define DOTS_PANEL(sum, c, x, count, codes) plain_dots(sum, (c)[0], x, count, codes)
+#define DOTS(sum, c, x, count, codes) plain_dots(sum, c, x, count, codes)
 #define LOOKUP plain_lookup
 #include "packed_body.h"
-#undef TARGET
-#undef NAME
-#undef PANEL
-#undef TOKENS
-#undef WIDE_BIAS
-#undef DOTS
-#undef DOTS_PANEL
-#undef LOOKUP
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -86,94 +71,70 @@ static inline packed_u8 plain_lookup(const int8_t *table, packed_u8 indices) {
 
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define NAME(x) avx2_##x
-#define PANEL 1
+#define LANES 8
 #define TOKENS 4
 #define WIDE_BIAS 0
+typedef int32_t avx2_sums __attribute__((ext_vector_type(8)));
+typedef uint8_t avx2_bytes __attribute__((ext_vector_type(32)));
 
-__attribute__((always_inline)) TARGET static inline packed_i32 avx2_dots(
-    packed_i32 sum, const uint8_t *c, const int8_t *x, int count, int codes) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  // Pairs of products a 16-bit lane can hold: 2 * 127 * largest code each.
-  const int run = packed_is_wide(codes) || codes == 6 ? (codes == 6 ? 2 : 1) : codes == 5 ? 4 : 8;
+__attribute__((always_inline)) TARGET static inline avx2_sums avx2_dots(
+    avx2_sums sum, const avx2_bytes *c, const int8_t *x, int count, int codes) {
+  // A 16-bit lane holds 2 * 127 * (largest code) from each vector.
+  const int run = packed_is_wide(codes) ? 1 : codes == 6 ? 2 : codes == 5 ? 4 : 8;
   __m256i total = (__m256i)sum;
   for (int k = 0; k < count; k += run) {
     __m256i pairs = _mm256_setzero_si256();
     for (int i = k; i < k + run && i < count; i++) {
-      const __m256i code = _mm256_loadu_si256((const __m256i *)(c + 32 * i));
-      const __m256i word = _mm256_set1_epi32(word_at(x, i));
+      const __m256i code = (__m256i)c[i], word = _mm256_set1_epi32(word_at(x, i));
       const __m256i products =
           packed_is_wide(codes)
               ? _mm256_maddubs_epi16(_mm256_abs_epi8(code), _mm256_sign_epi8(word, code))
               : _mm256_maddubs_epi16(code, word);
       pairs = i == k ? products : _mm256_add_epi16(pairs, products);
     }
-    total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
+    total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
-  return (packed_i32)total;
+  return (avx2_sums)total;
 }
-__attribute__((always_inline)) TARGET static inline packed_u8 avx2_lookup(
-    const int8_t *table, packed_u8 indices) {
+__attribute__((always_inline)) TARGET static inline avx2_bytes avx2_lookup(
+    const int8_t *table, avx2_bytes indices) {
   const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
-  return (packed_u8)_mm256_shuffle_epi8(both, (__m256i)indices);
+  return (avx2_bytes)_mm256_shuffle_epi8(both, (__m256i)indices);
 }
-#define DOTS(sum, c, x, count, codes) avx2_dots(sum, (const uint8_t *)(c), x, count, codes)
-#define DOTS_PANEL(sum, c, x, count, codes) avx2_dots(sum, (c)[0], x, count, codes)
+#define DOTS(sum, c, x, count, codes) avx2_dots(sum, c, x, count, codes)
 #define LOOKUP avx2_lookup
 #include "packed_body.h"
-#undef TARGET
-#undef NAME
-#undef PANEL
-#undef TOKENS
-#undef WIDE_BIAS
-#undef DOTS
-#undef DOTS_PANEL
-#undef LOOKUP
 
 // AVX-512 with VNNI: four products a lane in one instruction, of an unsigned and a signed byte.
 
-#define TARGET                                                                              \
-  __attribute__((                                                                           \
-      target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c"), min_vector_width(512)))
+#define TARGET                                                             \
+  __attribute__((                                                          \
+      target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c"), \
+      min_vector_width(512)))
 #define NAME(x) vnni_##x
-#define PANEL 2
+#define LANES 16
 #define TOKENS 16
 #define WIDE_BIAS 128
+typedef int32_t vnni_sums __attribute__((ext_vector_type(16)));
+typedef uint8_t vnni_bytes __attribute__((ext_vector_type(64)));
 
-__attribute__((always_inline)) TARGET static inline packed_i32 vnni_dots(
-    packed_i32 sum, const packed_u8 *c, const int8_t *x, int count) {
+__attribute__((always_inline)) TARGET static inline vnni_sums vnni_dots(
+    vnni_sums sum, const vnni_bytes *c, const int8_t *x, int count) {
   for (int k = 0; k < count; k++) {
-    sum = (packed_i32)_mm256_dpbusd_epi32(
-        (__m256i)sum, (__m256i)c[k], _mm256_set1_epi32(word_at(x, k)));
+    sum = (vnni_sums)_mm512_dpbusd_epi32(
+        (__m512i)sum, (__m512i)c[k], _mm512_set1_epi32(word_at(x, k)));
   }
   return sum;
 }
-typedef int32_t vnni_wide __attribute__((ext_vector_type(16)));
-__attribute__((always_inline)) TARGET static inline vnni_wide vnni_dots_panel(
-    vnni_wide sum, const uint8_t (*c)[64], const int8_t *x, int count) {
-  for (int k = 0; k < count; k++) {
-    sum = (vnni_wide)_mm512_dpbusd_epi32(
-        (__m512i)sum, _mm512_loadu_si512(c[k]), _mm512_set1_epi32(word_at(x, k)));
-  }
-  return sum;
-}
-__attribute__((always_inline)) TARGET static inline packed_u8 vnni_lookup(
-    const int8_t *table, packed_u8 indices) {
+__attribute__((always_inline)) TARGET static inline vnni_bytes vnni_lookup(
+    const int8_t *table, vnni_bytes indices) {
   const __m128i biased =
       _mm_xor_si128(_mm_loadu_si128((const __m128i *)table), _mm_set1_epi8((char)0x80));
-  return (packed_u8)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(biased), (__m256i)indices);
+  return (vnni_bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(biased), (__m512i)indices);
 }
 #define DOTS(sum, c, x, count, codes) vnni_dots(sum, c, x, count)
-#define DOTS_PANEL(sum, c, x, count, codes) vnni_dots_panel(sum, c, x, count)
 #define LOOKUP vnni_lookup
 #include "packed_body.h"
-#undef TARGET
-#undef NAME
-#undef PANEL
-#undef TOKENS
-#undef WIDE_BIAS
-#undef DOTS
-#undef DOTS_PANEL
-#undef LOOKUP
 #endif
 
 #if defined(__aarch64__)
@@ -186,46 +147,40 @@ __attribute__((always_inline)) TARGET static inline packed_u8 vnni_lookup(
 
 #define TARGET __attribute__((target("dotprod")))
 #define NAME(x) dotprod_##x
-#define PANEL 1
+#define LANES 8
 #define TOKENS 8
 #define WIDE_BIAS 0
+typedef int32_t dotprod_sums __attribute__((ext_vector_type(8)));
+typedef uint8_t dotprod_bytes __attribute__((ext_vector_type(32)));
 
-__attribute__((always_inline)) TARGET static inline packed_i32 dotprod_dots(
-    packed_i32 sum, const uint8_t *c, const int8_t *x, int count) {
-  int32x4_t low = (int32x4_t)sum.lo, high = (int32x4_t)sum.hi;
+__attribute__((always_inline)) TARGET static inline dotprod_sums dotprod_dots(
+    dotprod_sums sum, const dotprod_bytes *c, const int8_t *x, int count) {
+  int32x4_t low, high;
+  memcpy(&low, &sum, 16);
+  memcpy(&high, (char *)&sum + 16, 16);
   for (int k = 0; k < count; k++) {
     const int8x16_t word = vreinterpretq_s8_s32(vdupq_n_s32(word_at(x, k)));
-    low = vdotq_s32(low, vreinterpretq_s8_u8(vld1q_u8(c + 32 * k)), word);
-    high = vdotq_s32(high, vreinterpretq_s8_u8(vld1q_u8(c + 32 * k + 16)), word);
+    int8x16_t codes[2];
+    memcpy(codes, c + k, 32);
+    low = vdotq_s32(low, codes[0], word);
+    high = vdotq_s32(high, codes[1], word);
   }
   memcpy(&sum, &low, 16);
   memcpy((char *)&sum + 16, &high, 16);
   return sum;
 }
-__attribute__((always_inline)) TARGET static inline packed_u8 dotprod_lookup(
-    const int8_t *table, packed_u8 indices) {
+__attribute__((always_inline)) TARGET static inline dotprod_bytes dotprod_lookup(
+    const int8_t *table, dotprod_bytes indices) {
   const uint8x16_t entries = vreinterpretq_u8_s8(vld1q_s8(table));
-  uint8x16_t low, high;
-  memcpy(&low, &indices, 16);
-  memcpy(&high, (char *)&indices + 16, 16);
-  low = vqtbl1q_u8(entries, low);
-  high = vqtbl1q_u8(entries, high);
-  memcpy(&indices, &low, 16);
-  memcpy((char *)&indices + 16, &high, 16);
+  uint8x16_t halves[2];
+  memcpy(halves, &indices, 32);
+  for (int i = 0; i < 2; i++) halves[i] = vqtbl1q_u8(entries, halves[i]);
+  memcpy(&indices, halves, 32);
   return indices;
 }
-#define DOTS(sum, c, x, count, codes) dotprod_dots(sum, (const uint8_t *)(c), x, count)
-#define DOTS_PANEL(sum, c, x, count, codes) dotprod_dots(sum, (c)[0], x, count)
+#define DOTS(sum, c, x, count, codes) dotprod_dots(sum, c, x, count)
 #define LOOKUP dotprod_lookup
 #include "packed_body.h"
-#undef TARGET
-#undef NAME
-#undef PANEL
-#undef TOKENS
-#undef WIDE_BIAS
-#undef DOTS
-#undef DOTS_PANEL
-#undef LOOKUP
 #endif
 
 int pare_packed_has_level(enum pare_packed_level level) {
@@ -288,8 +243,6 @@ static const struct packed_kernels *kernels(enum pare_packed_form form) {
 size_t pare_packed_groups(const struct pare_packed *matrix) {
   return (matrix->rows + PARE_PACKED_ROWS - 1) / PARE_PACKED_ROWS;
 }
-
-size_t pare_packed_panel_groups(void) { return level() == PARE_LEVEL_VNNI ? 2 : 1; }
 
 void pare_packed_multiply(
     const struct pare_packed *matrix, size_t first, size_t last, const struct pare_activations *x,

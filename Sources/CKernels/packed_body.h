@@ -2,80 +2,79 @@
 // after defining
 //   TARGET       the function attribute
 //   NAME(x)      the names here
-//   PANEL        row groups that the many-token kernel takes together
-//   TOKENS       tokens it keeps in registers
+//   LANES        rows a vector holds, 8 or 16
+//   TOKENS       tokens that the kernel for many keeps in registers
 //   WIDE_BIAS    what is added to signed byte codes (128 where dot products want them unsigned)
-//   DOTS, DOTS_PANEL, LOOKUP
+//   DOTS(sum, codes, x, count), LOOKUP(table, codes)
 // See include/packed.h for the layout.
 
-typedef float NAME(f32p) __attribute__((ext_vector_type(8 * PANEL)));
-typedef int32_t NAME(i32p) __attribute__((ext_vector_type(8 * PANEL)));
+typedef float NAME(f32) __attribute__((ext_vector_type(LANES)));
+typedef int32_t NAME(i32) __attribute__((ext_vector_type(LANES)));
+typedef uint32_t NAME(u32) __attribute__((ext_vector_type(LANES)));
+typedef uint16_t NAME(u16) __attribute__((ext_vector_type(LANES)));
+typedef _Float16 NAME(f16) __attribute__((ext_vector_type(LANES)));
+typedef uint8_t NAME(u8) __attribute__((ext_vector_type(LANES)));
+typedef int8_t NAME(i8) __attribute__((ext_vector_type(LANES)));
+typedef uint8_t NAME(codes) __attribute__((ext_vector_type(4 * LANES)));
 
 #define INLINE __attribute__((always_inline)) TARGET static inline
+#define STRIPS (PARE_PACKED_ROWS / LANES)
 
-/// The scales of eight rows, as far as they can be prepared for a whole unit.
+// A strip is what one vector holds of a row group: all of it, or its half number `strip`.
+
+/// The scales of a strip, as far as they can be prepared for a whole unit.
 struct NAME(header) {
-  packed_f32 d[2], m;
-  packed_i32 zero[2];
-  packed_u32 w[4];
+  const uint8_t *p;
+  NAME(f32) d, m;
+  NAME(u32) w[4];
 };
 
-INLINE packed_f32 NAME(load_f16)(const uint8_t *p) {
-  packed_f16 half;
-  memcpy(&half, p, 16);
-  return __builtin_convertvector(half, packed_f32);
+/// Scales of one block. With scales for 32 columns: code * s[0] - m[0]. With scales for 16 columns:
+/// (code * s[i]) d - m[i] dm.
+struct NAME(scales) {
+  NAME(f32) s[2], m[2], d, dm;
+  NAME(i32) zero[2];
+};
+
+INLINE NAME(f32) NAME(load_f16)(const uint8_t *p, int strip) {
+  NAME(f16) half;
+  memcpy(&half, p + 2 * LANES * strip, sizeof half);
+  return __builtin_convertvector(half, NAME(f32));
 }
 
-INLINE packed_u32 NAME(load_words)(const uint8_t *p) {
-  packed_u32 words;
-  memcpy(&words, p, 32);
+INLINE NAME(u32) NAME(load_words)(const uint8_t *p, int strip) {
+  NAME(u32) words;
+  memcpy(&words, p + 4 * LANES * strip, sizeof words);
   return words;
 }
 
-INLINE packed_f32 NAME(load_scale)(const uint8_t *p, enum pare_affine_type type) {
-  packed_f32 scale;
-  if (type == PARE_AFFINE_F16) return NAME(load_f16)(p);
+INLINE NAME(f32) NAME(load_scale)(const uint8_t *p, int strip, enum pare_affine_type type) {
+  NAME(f32) scale;
+  if (type == PARE_AFFINE_F16) return NAME(load_f16)(p, strip);
   if (type == PARE_AFFINE_BF16) {
-    packed_u16 half;
-    memcpy(&half, p, 16);
-    const packed_u32 bits = __builtin_convertvector(half, packed_u32) << 16;
-    memcpy(&scale, &bits, 32);
+    NAME(u16) half;
+    memcpy(&half, p + 2 * LANES * strip, sizeof half);
+    const NAME(u32) bits = __builtin_convertvector(half, NAME(u32)) << 16;
+    memcpy(&scale, &bits, sizeof scale);
     return scale;
   }
-  memcpy(&scale, p, 32);
+  memcpy(&scale, p + 4 * LANES * strip, sizeof scale);
   return scale;
 }
 
-INLINE void NAME(open_header)(
-    const struct pare_packed *matrix, int scales, int bias_code, const uint8_t *p,
-    struct NAME(header) * h) {
+INLINE void NAME(open_header)(int scales, const uint8_t *p, int strip, struct NAME(header) * h) {
+  h->p = p;
   switch (scales) {
-    case SCALES_F16:
-    case SCALES_F16_256:
-    case SCALES_F16_MIN:
-      h->d[0] = NAME(load_f16)(p);
-      if (scales == SCALES_F16_MIN) h->m = -NAME(load_f16)(p + 16);
-      break;
-    case SCALES_E8M0: {
-      // 2^(e - 128): the exponent field is e - 1, and below that the two subnormal powers.
-      packed_u8x8 bytes;
-      memcpy(&bytes, p, 8);
-      const packed_i32 e = __builtin_convertvector(bytes, packed_i32);
-      const packed_i32 low = (packed_i32)(0x00200000 << (e & 1)), high = (e - 1) << 23;
-      const packed_i32 is_low = e < 2;
-      const packed_i32 bits = (low & is_low) | (high & ~is_low);
-      memcpy(&h->d[0], &bits, 32);
-      break;
-    }
     case SCALES_K2:
-      h->d[0] = NAME(load_f16)(p);
-      h->m = NAME(load_f16)(p + 16);
-      for (int i = 0; i < 4; i++) h->w[i] = NAME(load_words)(p + 32 + 32 * i);
+      h->d = NAME(load_f16)(p, strip);
+      h->m = NAME(load_f16)(p + 32, strip);
+      for (int i = 0; i < 4; i++) h->w[i] = NAME(load_words)(p + 64 + 64 * i, strip);
       break;
     case SCALES_K3: {
-      h->d[0] = NAME(load_f16)(p);
-      const packed_u32 low = NAME(load_words)(p + 16), middle = NAME(load_words)(p + 48);
-      const packed_u32 top = NAME(load_words)(p + 80);
+      h->d = NAME(load_f16)(p, strip);
+      const NAME(u32) low = NAME(load_words)(p + 32, strip);
+      const NAME(u32) middle = NAME(load_words)(p + 96, strip);
+      const NAME(u32) top = NAME(load_words)(p + 160, strip);
       h->w[0] = (low & 0x0f0f0f0fu) | ((top & 0x03030303u) << 4);
       h->w[1] = (middle & 0x0f0f0f0fu) | ((top & 0x0c0c0c0cu) << 2);
       h->w[2] = ((low >> 4) & 0x0f0f0f0fu) | (top & 0x30303030u);
@@ -83,10 +82,11 @@ INLINE void NAME(open_header)(
       break;
     }
     case SCALES_K4: {
-      h->d[0] = NAME(load_f16)(p);
-      h->m = NAME(load_f16)(p + 16);
-      const packed_u32 a = NAME(load_words)(p + 32), b = NAME(load_words)(p + 64);
-      const packed_u32 c = NAME(load_words)(p + 96);
+      h->d = NAME(load_f16)(p, strip);
+      h->m = NAME(load_f16)(p + 32, strip);
+      const NAME(u32) a = NAME(load_words)(p + 64, strip);
+      const NAME(u32) b = NAME(load_words)(p + 128, strip);
+      const NAME(u32) c = NAME(load_words)(p + 192, strip);
       h->w[0] = a & 0x3f3f3f3fu;
       h->w[1] = (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u);
       h->w[2] = b & 0x3f3f3f3fu;
@@ -94,110 +94,131 @@ INLINE void NAME(open_header)(
       break;
     }
     case SCALES_K6:
-      h->d[0] = NAME(load_f16)(p);
-      for (int i = 0; i < 4; i++) h->w[i] = NAME(load_words)(p + 16 + 32 * i);
+      h->d = NAME(load_f16)(p, strip);
+      for (int i = 0; i < 4; i++) h->w[i] = NAME(load_words)(p + 32 + 64 * i, strip);
       break;
     case SCALES_XS:
-      h->d[0] = NAME(load_f16)(p);
-      for (int i = 0; i < 2; i++) h->w[i] = NAME(load_words)(p + 16 + 32 * i);
+      h->d = NAME(load_f16)(p, strip);
+      for (int i = 0; i < 2; i++) h->w[i] = NAME(load_words)(p + 32 + 64 * i, strip);
       break;
-    case SCALES_AFFINE:
-    case SCALES_FINE:
-      for (int i = 0; i < (scales == SCALES_FINE ? 2 : 1); i++) {
-        h->d[i] = NAME(load_scale)(p, matrix->scale_type);
-        p += 8 * packed_scale_bytes(matrix->scale_type);
-        h->zero[i] = (packed_i32)bias_code;
-        if (matrix->has_zeros) {
-          packed_i8x8 bytes;
-          memcpy(&bytes, p, 8);
-          h->zero[i] += __builtin_convertvector(bytes, packed_i32);
-          p += 8;
-        }
-      }
-      break;
+    default: break;
   }
 }
 
-INLINE packed_f32 NAME(byte_of)(packed_u32 words, int shift, uint32_t mask) {
-  return __builtin_convertvector((packed_i32)((words >> (uint32_t)shift) & mask), packed_f32);
+INLINE NAME(f32) NAME(byte_of)(NAME(u32) words, int shift, uint32_t mask) {
+  return __builtin_convertvector((NAME(i32))((words >> (uint32_t)shift) & mask), NAME(f32));
 }
-INLINE packed_f32 NAME(signed_byte_of)(packed_u32 words, int shift) {
+INLINE NAME(f32) NAME(signed_byte_of)(NAME(u32) words, int shift) {
   return __builtin_convertvector(
-      (packed_i32)(words << (uint32_t)(24 - shift)) >> 24, packed_f32);
+      (NAME(i32))(words << (uint32_t)(24 - shift)) >> 24, NAME(f32));
 }
 
-/// Scales `s` and, where the layout has them, minima `m` of block `b` of a unit: one of each for 32
-/// columns, or two. Products of the stored parts are exact in float32.
+/// The scales of block `b` of a unit. Products of the stored parts are exact in float32.
 INLINE void NAME(block_scales)(
-    const struct NAME(header) * h, int scales, int b, packed_f32 *s, packed_f32 *m) {
+    const struct pare_packed *matrix, const struct NAME(header) * h, int scales, int bias_code,
+    size_t b, int strip, struct NAME(scales) * to) {
+  const int byte = 8 * (int)(b % 4), pair = 16 * (int)(b % 2);
   switch (scales) {
-    case SCALES_F16_MIN: m[0] = h->m; s[0] = h->d[0]; break;
+    case SCALES_F16: to->s[0] = NAME(load_f16)(h->p + 32 * b, strip); break;
+    case SCALES_F16_256: to->s[0] = NAME(load_f16)(h->p + 32 * (b / 8), strip); break;
+    case SCALES_F16_MIN:
+      to->s[0] = NAME(load_f16)(h->p + 64 * b, strip);
+      to->m[0] = -NAME(load_f16)(h->p + 64 * b + 32, strip);
+      break;
+    case SCALES_E8M0: {
+      // 2^(e - 128): the exponent field is e - 1, and below that the two subnormal powers.
+      NAME(u8) bytes;
+      memcpy(&bytes, h->p + 16 * b + LANES * strip, sizeof bytes);
+      const NAME(i32) e = __builtin_convertvector(bytes, NAME(i32));
+      const NAME(i32) low = (NAME(i32))0x00200000 << (e & 1), high = (e - 1) << 23;
+      const NAME(i32) is_low = e < 2;
+      const NAME(i32) bits = (low & is_low) | (high & ~is_low);
+      memcpy(&to->s[0], &bits, sizeof bits);
+      break;
+    }
     case SCALES_K2:
       for (int i = 0; i < 2; i++) {
-        const int shift = 16 * (b % 2) + 8 * i;
-        s[i] = h->d[0] * NAME(byte_of)(h->w[b / 2], shift, 15);
-        m[i] = h->m * NAME(byte_of)(h->w[b / 2], shift + 4, 15);
+        to->s[i] = NAME(byte_of)(h->w[b / 2], pair + 8 * i, 15);
+        to->m[i] = NAME(byte_of)(h->w[b / 2], pair + 8 * i + 4, 15);
       }
+      to->d = h->d;
+      to->dm = h->m;
       break;
     case SCALES_K3:
       for (int i = 0; i < 2; i++) {
-        s[i] = h->d[0] * (NAME(byte_of)(h->w[b / 2], 16 * (b % 2) + 8 * i, 255) - 32.0f);
+        to->s[i] = NAME(byte_of)(h->w[b / 2], pair + 8 * i, 255) - 32.0f;
       }
+      to->d = h->d;
       break;
     case SCALES_K4:
-      s[0] = h->d[0] * NAME(byte_of)(h->w[b / 4], 8 * (b % 4), 255);
-      m[0] = h->m * NAME(byte_of)(h->w[2 + b / 4], 8 * (b % 4), 255);
+      to->s[0] = h->d * NAME(byte_of)(h->w[b / 4], byte, 255);
+      to->m[0] = h->m * NAME(byte_of)(h->w[2 + b / 4], byte, 255);
       break;
     case SCALES_K6:
-      for (int i = 0; i < 2; i++) {
-        s[i] = h->d[0] * NAME(signed_byte_of)(h->w[b / 2], 16 * (b % 2) + 8 * i);
-      }
+      for (int i = 0; i < 2; i++) to->s[i] = NAME(signed_byte_of)(h->w[b / 2], pair + 8 * i);
+      to->d = h->d;
       break;
-    case SCALES_XS: s[0] = h->d[0] * NAME(signed_byte_of)(h->w[b / 4], 8 * (b % 4)); break;
-    case SCALES_FINE: s[0] = h->d[0]; s[1] = h->d[1]; break;
-    default: s[0] = h->d[0]; break;
+    case SCALES_XS: to->s[0] = h->d * NAME(signed_byte_of)(h->w[b / 4], byte); break;
+    default: {
+      const size_t size = packed_scale_bytes(matrix->scale_type);
+      const size_t one = PARE_PACKED_ROWS * (size + (matrix->has_zeros ? 1 : 0));
+      for (size_t i = 0; i < (scales == SCALES_FINE ? 2 : 1); i++) {
+        const uint8_t *p =
+            h->p + one * (scales == SCALES_FINE ? 2 * b + i : b / (matrix->group / 32));
+        to->s[i] = NAME(load_scale)(p, strip, matrix->scale_type);
+        to->zero[i] = (NAME(i32))bias_code;
+        if (matrix->has_zeros) {
+          NAME(i8) bytes;
+          memcpy(&bytes, p + PARE_PACKED_ROWS * size + (size_t)(LANES * strip), sizeof bytes);
+          to->zero[i] += __builtin_convertvector(bytes, NAME(i32));
+        }
+      }
+      to->d = (NAME(f32))1.0f;
+    }
   }
 }
 
-INLINE packed_u8 NAME(load_codes)(const uint8_t *p) {
-  packed_u8 codes;
-  memcpy(&codes, p, 32);
+INLINE NAME(codes) NAME(load_codes)(const uint8_t *p, int strip) {
+  NAME(codes) codes;
+  memcpy(&codes, p + 4 * LANES * strip, sizeof codes);
   return codes;
 }
 
 /// The codes of 32 columns: vector k holds columns 4k ..< 4k + 4.
-INLINE void NAME(open_codes)(const uint8_t *p, int codes, packed_u8 *c) {
+INLINE void NAME(open_codes)(const uint8_t *p, int strip, int codes, NAME(codes) * c) {
   if (codes == 8) {
-    for (int k = 0; k < 8; k++) c[k] = NAME(load_codes)(p + 32 * k) ^ (uint8_t)(0x80 ^ WIDE_BIAS);
+    for (int k = 0; k < 8; k++) {
+      c[k] = NAME(load_codes)(p + 64 * k, strip) ^ (uint8_t)(0x80 ^ WIDE_BIAS);
+    }
     return;
   }
   if (codes == 2 || codes == 3) {
     for (int j = 0; j < 2; j++) {
-      const packed_u8 v = NAME(load_codes)(p + 32 * j);
+      const NAME(codes) v = NAME(load_codes)(p + 64 * j, strip);
       for (int f = 0; f < 4; f++) c[4 * j + f] = (v >> (uint8_t)(2 * f)) & 3;
     }
   } else {
     for (int k = 0; k < 4; k++) {
-      const packed_u8 v = NAME(load_codes)(p + 32 * k);
+      const NAME(codes) v = NAME(load_codes)(p + 64 * k, strip);
       c[k] = v & 15;
       c[k + 4] = v >> 4;
     }
   }
   if (codes == 3) {
-    const packed_u8 h = NAME(load_codes)(p + 64);
+    const NAME(codes) h = NAME(load_codes)(p + 128, strip);
     for (int k = 0; k < 8; k++) {
       c[k] |= (k < 2 ? h << (uint8_t)(2 - k) : h >> (uint8_t)(k - 2)) & 4;
     }
   }
   if (codes == 5) {
-    const packed_u8 h = NAME(load_codes)(p + 128);
+    const NAME(codes) h = NAME(load_codes)(p + 256, strip);
     for (int k = 0; k < 8; k++) {
       c[k] |= (k < 4 ? h << (uint8_t)(4 - k) : h >> (uint8_t)(k - 4)) & 16;
     }
   }
   if (codes == 6) {
     for (int j = 0; j < 2; j++) {
-      const packed_u8 h = NAME(load_codes)(p + 128 + 32 * j);
+      const NAME(codes) h = NAME(load_codes)(p + 256 + 64 * j, strip);
       for (int f = 0; f < 4; f++) {
         c[4 * j + f] |= (f < 2 ? h << (uint8_t)(4 - 2 * f) : h >> (uint8_t)(2 * f - 4)) & 48;
       }
@@ -215,51 +236,35 @@ INLINE int NAME(bias)(int codes, int bias_code) {
   return packed_is_wide(codes) ? WIDE_BIAS : bias_code;
 }
 
-/// total += s (dot - bias) x.scale - m x.scale sum, where `dot` starts at minus what the bias takes.
-#define FINISH(F32, I32, total, columns_per_scale, bias_kind, dot, s, m, x)                   \
-  do {                                                                                         \
-    const F32 first = __builtin_convertvector(dot[0], F32);                                    \
-    if (columns_per_scale == 32 && bias_kind != BIAS_MIN) {                                    \
-      total = __builtin_elementwise_fma(first, s[0] * (x)->scale, total);                      \
-    } else if (columns_per_scale == 32) {                                                      \
-      const F32 part = m[0] * (x)->scaled[0];                                                  \
-      total += __builtin_elementwise_fma(first, s[0] * (x)->scale, part);                      \
-    } else {                                                                                   \
-      const F32 second = __builtin_convertvector(dot[1], F32);                                 \
-      F32 part = first * (s[0] * (x)->scale);                                                  \
-      part = __builtin_elementwise_fma(second, s[1] * (x)->scale, part);                       \
-      if (bias_kind == BIAS_MIN) {                                                             \
-        part = __builtin_elementwise_fma(m[0], (F32)(x)->scaled[1], part);                     \
-        part = __builtin_elementwise_fma(m[1], (F32)(x)->scaled[2], part);                     \
-      }                                                                                        \
-      total += part;                                                                           \
-    }                                                                                          \
-  } while (0)
-
-/// One block of 32 columns times one token.
-INLINE packed_f32 NAME(multiply_block)(
-    const struct NAME(header) * h, int codes, int scales, int columns_per_scale, int bias_kind,
-    int bias_code, int b, const uint8_t *p, const struct pare_activations *x, packed_f32 total) {
-  packed_u8 c[8];
-  packed_f32 s[2], m[2];
-  packed_i32 dot[2];
-  NAME(open_codes)(p, codes, c);
-  NAME(block_scales)(h, scales, b, s, m);
-  const int bias = NAME(bias)(codes, bias_code);
-  if (columns_per_scale == 32) {
-    dot[0] = (packed_i32)0;
-    if (bias_kind == BIAS_CODE && bias != 0) dot[0] = (packed_i32)x->sum[0] * bias;
-    if (bias_kind == BIAS_ZERO) dot[0] = h->zero[0] * x->sum[0];
-    dot[0] = DOTS(dot[0], c, x->codes, 8, codes);
-  } else {
-    for (int i = 0; i < 2; i++) {
-      dot[i] = (packed_i32)0;
-      if (bias_kind == BIAS_CODE && bias != 0) dot[i] = (packed_i32)x->sum[1 + i] * bias;
-      if (bias_kind == BIAS_ZERO) dot[i] = h->zero[i] * x->sum[1 + i];
-      dot[i] = DOTS(dot[i], c + 4 * i, x->codes + 16 * i, 4, codes);
-    }
+/// One block of 32 columns times one token, added to `total`.
+INLINE NAME(f32) NAME(multiply_block)(
+    const struct NAME(scales) * by, int codes, int columns_per_scale, int bias_kind, int bias,
+    const NAME(codes) * c, const struct pare_activations *x, NAME(f32) total) {
+  NAME(f32) sums[2];
+  for (int i = 0; i < 32 / columns_per_scale; i++) {
+    const int32_t taken = x->sum[columns_per_scale == 32 ? 0 : 1 + i];
+    NAME(i32) dot = (NAME(i32))0;
+    if (bias_kind == BIAS_CODE && bias != 0) dot = (NAME(i32))taken * bias;
+    if (bias_kind == BIAS_ZERO) dot = by->zero[i] * taken;
+    dot = DOTS(
+        dot, c + columns_per_scale / 4 * i, x->codes + columns_per_scale * i,
+        columns_per_scale / 4, codes);
+    sums[i] = __builtin_convertvector(dot, NAME(f32));
   }
-  FINISH(packed_f32, packed_i32, total, columns_per_scale, bias_kind, dot, s, m, x);
+  if (columns_per_scale == 32) {
+    if (bias_kind != BIAS_MIN) {
+      return __builtin_elementwise_fma(sums[0], by->s[0] * x->scale, total);
+    }
+    const NAME(f32) part = by->m[0] * x->scaled[0];
+    return total + __builtin_elementwise_fma(sums[0], by->s[0] * x->scale, part);
+  }
+  const NAME(f32) part = __builtin_elementwise_fma(sums[1], by->s[1], sums[0] * by->s[0]);
+  total = __builtin_elementwise_fma(part, by->d * x->scale, total);
+  if (bias_kind == BIAS_MIN) {
+    const NAME(f32) below = __builtin_elementwise_fma(
+        by->m[1], (NAME(f32))x->scaled[2], by->m[0] * x->scaled[1]);
+    total = __builtin_elementwise_fma(below, by->dm, total);
+  }
   return total;
 }
 
@@ -269,105 +274,105 @@ INLINE void NAME(multiply_vector)(
     float *y, int codes, int scales, int columns_per_scale, int bias_kind, int bias_code,
     size_t blocks_per_unit) {
   const size_t blocks = matrix->columns / 32;
-  const size_t header =
-      packed_header_bytes(scales, matrix->scale_type, matrix->has_zeros);
-  const size_t block_bytes = 32 * (size_t)packed_bits(codes);
+  const size_t block_bytes = 64 * (size_t)packed_bits(codes);
+  const size_t per_unit = packed_unit_blocks(matrix, blocks_per_unit);
   const int bias = NAME(bias)(codes, bias_code);
   for (size_t group = first; group < last; group++) {
     const uint8_t *p = matrix->data + group * matrix->stride;
-    packed_f32 total = (packed_f32)0;
-    struct NAME(header) h;
-    if (blocks_per_unit == 0) {
-      const size_t per_unit = matrix->group / 32;
-      for (size_t start = 0; start < blocks; start += per_unit) {
-        const size_t end = start + per_unit < blocks ? start + per_unit : blocks;
-        NAME(open_header)(matrix, scales, bias, p, &h);
-        p += header;
-        for (size_t b = start; b < end; b++) {
-          total = NAME(multiply_block)(
-              &h, codes, scales, columns_per_scale, bias_kind, bias_code, 0, p, x + b, total);
-          p += block_bytes;
-        }
+    NAME(f32) total[STRIPS];
+    for (int strip = 0; strip < STRIPS; strip++) total[strip] = (NAME(f32))0;
+    for (size_t start = 0; start < blocks; start += per_unit) {
+      const size_t count = blocks - start < per_unit ? blocks - start : per_unit;
+      const size_t header_bytes = packed_header_bytes(matrix, scales, count);
+      struct NAME(header) h[STRIPS];
+      for (int strip = 0; strip < STRIPS; strip++) NAME(open_header)(scales, p, strip, &h[strip]);
+      for (size_t line = 0; line < header_bytes; line += 64) __builtin_prefetch(p + PREFETCH + line);
+      p += header_bytes;
+#define BLOCK(b)                                                                             \
+  do {                                                                                       \
+    _Pragma("unroll") for (size_t line = 0; line < block_bytes; line += 64) {                \
+      __builtin_prefetch(p + PREFETCH + line);                                               \
+    }                                                                                        \
+    _Pragma("unroll") for (int strip = 0; strip < STRIPS; strip++) {                         \
+      struct NAME(scales) by;                                                                \
+      NAME(codes) c[8];                                                                      \
+      NAME(block_scales)(matrix, &h[strip], scales, bias, b, strip, &by);                    \
+      NAME(open_codes)(p, strip, codes, c);                                                  \
+      total[strip] = NAME(multiply_block)(                                                   \
+          &by, codes, columns_per_scale, bias_kind, bias, c, x + start + (b), total[strip]); \
+    }                                                                                        \
+    p += block_bytes;                                                                        \
+  } while (0)
+      if (blocks_per_unit == 8) {
+        // Always whole: the shifts that find a block's scales become constants.
+        _Pragma("unroll") for (size_t b = 0; b < 8; b++) BLOCK(b);
+      } else {
+        for (size_t b = 0; b < count; b++) BLOCK(b);
       }
-    } else {
-      for (size_t start = 0; start < blocks; start += blocks_per_unit) {
-        for (size_t line = 0; line < header + (blocks_per_unit == 1 ? block_bytes : 0); line += 64) {
-          __builtin_prefetch(p + PREFETCH + line);
-        }
-        NAME(open_header)(matrix, scales, bias, p, &h);
-        p += header;
-        _Pragma("unroll")
-        for (size_t b = 0; b < blocks_per_unit; b++) {
-          if (blocks_per_unit > 1) {
-            for (size_t line = 0; line < block_bytes; line += 64) {
-              __builtin_prefetch(p + PREFETCH + line);
-            }
-          }
-          total = NAME(multiply_block)(
-              &h, codes, scales, columns_per_scale, bias_kind, bias_code, (int)b, p,
-              x + start + b, total);
-          p += block_bytes;
-        }
-      }
+#undef BLOCK
     }
-    const size_t row = group * 8;
-    const size_t count = matrix->rows - row < 8 ? matrix->rows - row : 8;
-    memcpy(y + row, &total, count * 4);
+    const size_t row = group * PARE_PACKED_ROWS;
+    const size_t rows =
+        matrix->rows - row < PARE_PACKED_ROWS ? matrix->rows - row : PARE_PACKED_ROWS;
+    memcpy(y + row, total, rows * 4);
   }
 }
 
-// Many tokens: some columns of a few row groups are opened once into a panel of bytes and floats,
-// which stays in the second-level cache while tile after tile of tokens goes by.
+// Many tokens: some columns of a strip are opened once into a panel of bytes and floats, which stays
+// in the second-level cache while tile after tile of tokens goes by.
 
-/// A block of a panel: codes as `open_codes` gives them, side by side for all its rows.
-struct NAME(panel_block) {
-  uint8_t codes[8][32 * PANEL];
-  float scale[2][8 * PANEL];
-  /// Minima, or zero codes.
+/// A block of a panel, as `open_codes` and `block_scales` give it.
+struct NAME(panel) {
+  NAME(codes) codes[8];
+  NAME(f32) s[2], d;
   union {
-    float minimum[2][8 * PANEL];
-    int32_t zero[2][8 * PANEL];
+    struct {
+      NAME(f32) m[2], dm;
+    };
+    NAME(i32) zero[2];
   };
 };
 
-/// Opens blocks start ..< end, both multiples of the blocks of a unit.
+/// Opens blocks start ..< end.
 INLINE void NAME(open_panel)(
-    const struct pare_packed *matrix, size_t group, int lane, size_t start, size_t end, int codes,
+    const struct pare_packed *matrix, size_t group, int strip, size_t start, size_t end, int codes,
     int scales, int columns_per_scale, int bias_kind, int bias_code, size_t blocks_per_unit,
-    struct NAME(panel_block) * panel) {
-  const size_t header =
-      packed_header_bytes(scales, matrix->scale_type, matrix->has_zeros);
-  const size_t block_bytes = 32 * (size_t)packed_bits(codes);
-  const size_t per_unit = blocks_per_unit ? blocks_per_unit : matrix->group / 32;
+    struct NAME(panel) * panel) {
+  const size_t blocks = matrix->columns / 32;
+  const size_t block_bytes = 64 * (size_t)packed_bits(codes);
+  const size_t per_unit = packed_unit_blocks(matrix, blocks_per_unit);
   const int bias = NAME(bias)(codes, bias_code);
-  const uint8_t *unit =
-      matrix->data + group * matrix->stride + start / per_unit * (header + per_unit * block_bytes);
+  const size_t whole = packed_header_bytes(matrix, scales, per_unit) + per_unit * block_bytes;
   for (size_t b = start; b < end;) {
+    const size_t first = b - b % per_unit;
+    const size_t count = blocks - first < per_unit ? blocks - first : per_unit;
+    const size_t stop = first + count < end ? first + count : end;
+    const uint8_t *p = matrix->data + group * matrix->stride + first / per_unit * whole;
     struct NAME(header) h;
-    NAME(open_header)(matrix, scales, bias, unit, &h);
-    unit += header + b % per_unit * block_bytes;
-    const size_t stop = b - b % per_unit + per_unit < end ? b - b % per_unit + per_unit : end;
-    for (int within = (int)(b % per_unit); b < stop; b++, within++, panel++) {
-      packed_u8 c[8];
-      packed_f32 s[2], m[2];
-      NAME(open_codes)(unit, codes, c);
-      unit += block_bytes;
-      for (int k = 0; k < 8; k++) memcpy(panel->codes[k] + 32 * lane, &c[k], 32);
-      // The switch over constants keeps shifts immediate.
-      switch (blocks_per_unit == 8 ? within : 0) {
-        case 0: NAME(block_scales)(&h, scales, 0, s, m); break;
-        case 1: NAME(block_scales)(&h, scales, 1, s, m); break;
-        case 2: NAME(block_scales)(&h, scales, 2, s, m); break;
-        case 3: NAME(block_scales)(&h, scales, 3, s, m); break;
-        case 4: NAME(block_scales)(&h, scales, 4, s, m); break;
-        case 5: NAME(block_scales)(&h, scales, 5, s, m); break;
-        case 6: NAME(block_scales)(&h, scales, 6, s, m); break;
-        default: NAME(block_scales)(&h, scales, 7, s, m); break;
+    NAME(open_header)(scales, p, strip, &h);
+    p += packed_header_bytes(matrix, scales, count) + (b - first) * block_bytes;
+    for (; b < stop; b++, panel++, p += block_bytes) {
+      struct NAME(scales) by;
+      NAME(open_codes)(p, strip, codes, panel->codes);
+      if (blocks_per_unit == 8) {
+        // The switch keeps the shifts constant.
+        switch (b - first) {
+#define CASE(n) \
+  case n: NAME(block_scales)(matrix, &h, scales, bias, n, strip, &by); break;
+          CASE(0) CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
+#undef CASE
+        }
+      } else {
+        NAME(block_scales)(matrix, &h, scales, bias, b - first, strip, &by);
       }
       for (int i = 0; i < 32 / columns_per_scale; i++) {
-        memcpy(panel->scale[i] + 8 * lane, &s[i], 32);
-        if (bias_kind == BIAS_MIN) memcpy(panel->minimum[i] + 8 * lane, &m[i], 32);
-        if (bias_kind == BIAS_ZERO) memcpy(panel->zero[i] + 8 * lane, &h.zero[i], 32);
+        panel->s[i] = by.s[i];
+        if (bias_kind == BIAS_MIN) panel->m[i] = by.m[i];
+        if (bias_kind == BIAS_ZERO) panel->zero[i] = by.zero[i];
+      }
+      if (columns_per_scale == 16) {
+        panel->d = by.d;
+        if (bias_kind == BIAS_MIN) panel->dm = by.dm;
       }
     }
   }
@@ -376,44 +381,33 @@ INLINE void NAME(open_panel)(
 /// A panel of `blocks` blocks times `tokens` tokens (a constant), added to y when `adds`.
 /// `x_stride` tokens lie side by side in a tile.
 INLINE void NAME(multiply_tile)(
-    const struct NAME(panel_block) * panel, size_t blocks, const struct pare_activations *x,
+    const struct NAME(panel) * panel, size_t blocks, const struct pare_activations *x,
     size_t x_stride, size_t tokens, int adds, float *y, size_t y_stride, size_t rows, int codes,
     int columns_per_scale, int bias_kind, int bias_code) {
   const int bias = NAME(bias)(codes, bias_code);
-  NAME(f32p) total[TOKENS];
-  _Pragma("unroll")
-  for (size_t t = 0; t < tokens; t++) {
-    total[t] = (NAME(f32p))0;
-    if (adds) memcpy(&total[t], y + t * y_stride, rows == 8 * PANEL ? 32 * PANEL : rows * 4);
+  NAME(f32) total[TOKENS];
+  _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
+    total[t] = (NAME(f32))0;
+    if (adds) memcpy(&total[t], y + t * y_stride, rows == LANES ? 4 * LANES : 4 * rows);
   }
   for (size_t b = 0; b < blocks; b++, panel++, x += x_stride) {
-    NAME(f32p) s[2], m[2];
-    NAME(i32p) zero[2];
+    struct NAME(scales) by;
     for (int i = 0; i < 32 / columns_per_scale; i++) {
-      memcpy(&s[i], panel->scale[i], 32 * PANEL);
-      if (bias_kind == BIAS_MIN) memcpy(&m[i], panel->minimum[i], 32 * PANEL);
-      if (bias_kind == BIAS_ZERO) memcpy(&zero[i], panel->zero[i], 32 * PANEL);
+      by.s[i] = panel->s[i];
+      if (bias_kind == BIAS_MIN) by.m[i] = panel->m[i];
+      if (bias_kind == BIAS_ZERO) by.zero[i] = panel->zero[i];
     }
-    _Pragma("unroll")
-    for (size_t t = 0; t < tokens; t++) {
-      const struct pare_activations *one = x + t;
-      NAME(i32p) dot[2];
-      for (int i = 0; i < 32 / columns_per_scale; i++) {
-        const int32_t sum = one->sum[columns_per_scale == 32 ? 0 : 1 + i];
-        dot[i] = (NAME(i32p))0;
-        if (bias_kind == BIAS_CODE && bias != 0) dot[i] = (NAME(i32p))sum * bias;
-        if (bias_kind == BIAS_ZERO) dot[i] = zero[i] * sum;
-        dot[i] = DOTS_PANEL(
-            dot[i], panel->codes + columns_per_scale / 4 * i, one->codes + columns_per_scale * i,
-            columns_per_scale / 4, codes);
-      }
-      FINISH(
-          NAME(f32p), NAME(i32p), total[t], columns_per_scale, bias_kind, dot, s, m, one);
+    if (columns_per_scale == 16) {
+      by.d = panel->d;
+      if (bias_kind == BIAS_MIN) by.dm = panel->dm;
+    }
+    _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
+      total[t] = NAME(multiply_block)(
+          &by, codes, columns_per_scale, bias_kind, bias, panel->codes, x + t, total[t]);
     }
   }
-  _Pragma("unroll")
-  for (size_t t = 0; t < tokens; t++) {
-    memcpy(y + t * y_stride, &total[t], rows == 8 * PANEL ? 32 * PANEL : rows * 4);
+  _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
+    memcpy(y + t * y_stride, &total[t], rows == LANES ? 4 * LANES : 4 * rows);
   }
 }
 
@@ -422,35 +416,30 @@ INLINE void NAME(multiply_matrix)(
     const struct pare_packed *matrix, size_t first, size_t last, const struct pare_activations *x,
     size_t tokens, float *y, size_t y_stride, int codes, int scales, int columns_per_scale,
     int bias_kind, int bias_code, size_t blocks_per_unit) {
-  struct NAME(panel_block) panel[PANEL_BLOCKS] __attribute__((aligned(64)));
+  struct NAME(panel) panel[PANEL_BLOCKS] __attribute__((aligned(64)));
   const size_t blocks = matrix->columns / 32;
-  const size_t groups = pare_packed_groups(matrix);
-  const size_t per_unit = blocks_per_unit ? blocks_per_unit : matrix->group / 32;
-  // Whole units, unless one alone is larger: its header then serves every part of it.
-  const size_t step = per_unit > PANEL_BLOCKS ? PANEL_BLOCKS : PANEL_BLOCKS / per_unit * per_unit;
-  for (size_t group = first; group < last; group += PANEL) {
-    const size_t row = group * 8;
-    const size_t rows = matrix->rows - row < 8 * PANEL ? matrix->rows - row : 8 * PANEL;
-    for (size_t start = 0; start < blocks; start += step) {
-      const size_t end = start + step < blocks ? start + step : blocks;
-      for (int lane = 0; lane < PANEL; lane++) {
-        const size_t wanted = group + (size_t)lane < groups ? group + (size_t)lane : group;
-        NAME(open_panel)(
-            matrix, wanted, lane, start, end, codes, scales, columns_per_scale, bias_kind,
-            bias_code, blocks_per_unit, panel);
-      }
+  for (size_t strip = first * STRIPS; strip < last * STRIPS; strip++) {
+    const size_t row = strip * LANES;
+    if (row >= matrix->rows) break;
+    const size_t rows = matrix->rows - row < LANES ? matrix->rows - row : LANES;
+    for (size_t start = 0; start < blocks; start += PANEL_BLOCKS) {
+      const size_t end = start + PANEL_BLOCKS < blocks ? start + PANEL_BLOCKS : blocks;
+      NAME(open_panel)(
+          matrix, strip / STRIPS, (int)(strip % STRIPS), start, end, codes, scales,
+          columns_per_scale, bias_kind, bias_code, blocks_per_unit, panel);
       for (size_t token = 0; token < tokens; token += PARE_PACKED_TILE) {
         const size_t width =
             tokens - token < PARE_PACKED_TILE ? tokens - token : PARE_PACKED_TILE;
         const struct pare_activations *tile = x + token * blocks + start * width;
         size_t t = 0;
-#define TILES(count)                                                                          \
-  for (; t + count <= width; t += count) {                                                    \
-    NAME(multiply_tile)(                                                                      \
-        panel, end - start, tile + t, width, count, start > 0, y + (token + t) * y_stride + row, \
-        y_stride, rows, codes, columns_per_scale, bias_kind, bias_code);                      \
+#define TILES(count)                                                                        \
+  for (; t + count <= width; t += count) {                                                  \
+    NAME(multiply_tile)(                                                                    \
+        panel, end - start, tile + t, width, count, start > 0,                              \
+        y + (token + t) * y_stride + row, y_stride, rows, codes, columns_per_scale,         \
+        bias_kind, bias_code);                                                              \
   }
-#if TOKENS == 16
+#if TOKENS >= 16
         TILES(16)
 #endif
 #if TOKENS >= 8
@@ -464,20 +453,20 @@ INLINE void NAME(multiply_matrix)(
   }
 }
 
-#define KERNELS(form, codes, scales, per_scale, bias_kind, bias_code, blocks_per_unit)          \
-  TARGET static void NAME(vector_##form)(                                                       \
-      const struct pare_packed *matrix, size_t first, size_t last,                              \
-      const struct pare_activations *x, float *y) {                                             \
-    NAME(multiply_vector)(                                                                      \
-        matrix, first, last, x, y, codes, scales, per_scale, bias_kind, bias_code,              \
-        blocks_per_unit);                                                                       \
-  }                                                                                             \
-  TARGET static void NAME(matrix_##form)(                                                       \
-      const struct pare_packed *matrix, size_t first, size_t last,                              \
-      const struct pare_activations *x, size_t tokens, float *y, size_t y_stride) {             \
-    NAME(multiply_matrix)(                                                                      \
-        matrix, first, last, x, tokens, y, y_stride, codes, scales, per_scale, bias_kind,       \
-        bias_code, blocks_per_unit);                                                            \
+#define KERNELS(form, codes, scales, per_scale, bias_kind, bias_code, blocks_per_unit)    \
+  TARGET static void NAME(vector_##form)(                                                 \
+      const struct pare_packed *matrix, size_t first, size_t last,                        \
+      const struct pare_activations *x, float *y) {                                       \
+    NAME(multiply_vector)(                                                                \
+        matrix, first, last, x, y, codes, scales, per_scale, bias_kind, bias_code,        \
+        blocks_per_unit);                                                                 \
+  }                                                                                       \
+  TARGET static void NAME(matrix_##form)(                                                 \
+      const struct pare_packed *matrix, size_t first, size_t last,                        \
+      const struct pare_activations *x, size_t tokens, float *y, size_t y_stride) {       \
+    NAME(multiply_matrix)(                                                                \
+        matrix, first, last, x, tokens, y, y_stride, codes, scales, per_scale, bias_kind, \
+        bias_code, blocks_per_unit);                                                      \
   }
 PARE_PACKED_FORMS_LIST(KERNELS)
 #undef KERNELS
@@ -489,4 +478,11 @@ static const struct packed_kernels NAME(kernels)[PARE_PACKED_FORMS] = {
 };
 
 #undef INLINE
-#undef FINISH
+#undef STRIPS
+#undef TARGET
+#undef NAME
+#undef LANES
+#undef TOKENS
+#undef WIDE_BIAS
+#undef DOTS
+#undef LOOKUP

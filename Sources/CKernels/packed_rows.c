@@ -41,17 +41,20 @@ static enum pare_packed_form form_of(enum pare_block_type type) {
 static size_t row_group_bytes(const struct pare_packed *layout) {
   const struct form_traits *form = &traits[layout->form];
   const size_t blocks = layout->columns / 32;
-  const size_t per_unit = form->blocks_per_unit ? form->blocks_per_unit : layout->group / 32;
-  const size_t units = (blocks + per_unit - 1) / per_unit;
-  return units * packed_header_bytes(form->scales, layout->scale_type, layout->has_zeros) +
-         blocks * 32 * (size_t)packed_bits(form->codes);
+  const size_t per_unit = packed_unit_blocks(layout, form->blocks_per_unit);
+  size_t bytes = blocks * 64 * (size_t)packed_bits(form->codes);
+  bytes += blocks / per_unit * packed_header_bytes(layout, form->scales, per_unit);
+  if (blocks % per_unit) {
+    bytes += packed_header_bytes(layout, form->scales, blocks % per_unit);
+  }
+  return bytes;
 }
 
 struct pare_packed pare_packed_blocks_layout(
     enum pare_block_type type, size_t rows, size_t columns) {
   struct pare_packed layout = {.form = form_of(type), .rows = rows, .columns = columns};
   if (layout.form == PARE_PACKED_NONE || rows == 0 || columns == 0 ||
-      columns % (32 * traits[layout.form].blocks_per_unit) != 0) {
+      columns % (traits[layout.form].blocks_per_unit < 8 ? 32 : 256) != 0) {
     layout.form = PARE_PACKED_NONE;
     return layout;
   }
@@ -182,51 +185,53 @@ __attribute__((always_inline)) static inline void unpack_block(
   }
 }
 
-/// Row `r` of a unit's header. `header` starts as zeros.
-static void pack_header(enum pare_block_type type, const uint8_t *p, int r, uint8_t *header) {
+/// Writes what stored block `at` of a unit says of row `r` to the header, which starts as zeros.
+static void pack_header(
+    enum pare_block_type type, const uint8_t *p, int r, size_t at, uint8_t *header) {
   // A 4-byte word per row in each vector that follows the f16 numbers.
   uint8_t bytes[16];
-  int words = 0, offset = 16;
+  int words = 0, offset = 32;
+  uint8_t *half = header + 32 * at + 2 * r;
   switch (type) {
-    case PARE_BLOCK_MXFP4: header[r] = p[0]; return;
+    case PARE_BLOCK_MXFP4: header[16 * at + (size_t)r] = p[0]; return;
     case PARE_BLOCK_Q4_0:
     case PARE_BLOCK_Q5_0:
     case PARE_BLOCK_Q8_0:
-    case PARE_BLOCK_IQ4_NL: memcpy(header + 2 * r, p, 2); return;
-    case PARE_BLOCK_TQ1_0: memcpy(header + 2 * r, p + 52, 2); return;
-    case PARE_BLOCK_TQ2_0: memcpy(header + 2 * r, p + 64, 2); return;
+    case PARE_BLOCK_IQ4_NL: memcpy(half, p, 2); return;
+    case PARE_BLOCK_TQ1_0: memcpy(half, p + 52, 2); return;
+    case PARE_BLOCK_TQ2_0: memcpy(half, p + 64, 2); return;
     case PARE_BLOCK_Q4_1:
     case PARE_BLOCK_Q5_1:
-      memcpy(header + 2 * r, p, 2);
-      memcpy(header + 16 + 2 * r, p + 2, 2);
+      memcpy(header + 64 * at + 2 * r, p, 2);
+      memcpy(header + 64 * at + 32 + 2 * r, p + 2, 2);
       return;
     case PARE_BLOCK_Q2_K:
-      memcpy(header + 2 * r, p + 80, 2);
-      memcpy(header + 16 + 2 * r, p + 82, 2);
+      memcpy(half, p + 80, 2);
+      memcpy(half + 32, p + 82, 2);
       memcpy(bytes, p, 16);
       words = 4;
-      offset = 32;
+      offset = 64;
       break;
     case PARE_BLOCK_Q3_K:
-      memcpy(header + 2 * r, p + 108, 2);
+      memcpy(half, p + 108, 2);
       memcpy(bytes, p + 96, 12);
       words = 3;
       break;
     case PARE_BLOCK_Q4_K:
     case PARE_BLOCK_Q5_K:
-      memcpy(header + 2 * r, p, 2);
-      memcpy(header + 16 + 2 * r, p + 2, 2);
+      memcpy(half, p, 2);
+      memcpy(half + 32, p + 2, 2);
       memcpy(bytes, p + 4, 12);
       words = 3;
-      offset = 32;
+      offset = 64;
       break;
     case PARE_BLOCK_Q6_K:
-      memcpy(header + 2 * r, p + 208, 2);
+      memcpy(half, p + 208, 2);
       memcpy(bytes, p + 192, 16);
       words = 4;
       break;
     case PARE_BLOCK_IQ4_XS: {
-      memcpy(header + 2 * r, p, 2);
+      memcpy(half, p, 2);
       const uint32_t high = p[2] | (uint32_t)p[3] << 8;
       for (int k = 0; k < 8; k++) {
         const uint32_t low = (p[4 + k / 2] >> (4 * (k % 2))) & 15u;
@@ -237,82 +242,91 @@ static void pack_header(enum pare_block_type type, const uint8_t *p, int r, uint
     }
     default: break;
   }
-  for (int w = 0; w < words; w++) memcpy(header + offset + 32 * w + 4 * r, bytes + 4 * w, 4);
+  for (int w = 0; w < words; w++) memcpy(header + offset + 64 * w + 4 * r, bytes + 4 * w, 4);
 }
 
-/// 32 columns of eight rows, `row_stride` bytes apart, to interleaved codes.
+/// 32 columns of sixteen rows, `row_stride` bytes apart, to interleaved codes.
 __attribute__((always_inline)) static inline uint8_t *pack_codes(
     const uint8_t *codes, size_t row_stride, int bits, uint8_t *target) {
-  uint8_t v[8][32];
+  uint8_t v[8][64];
   for (int k = 0; k < 8; k++) {
-    for (int r = 0; r < 8; r++) memcpy(v[k] + 4 * r, codes + (size_t)r * row_stride + 4 * k, 4);
+    for (int r = 0; r < 16; r++) memcpy(v[k] + 4 * r, codes + (size_t)r * row_stride + 4 * k, 4);
   }
   if (bits == 8) {
-    memcpy(target, v, 256);
-    return target + 256;
+    memcpy(target, v, 512);
+    return target + 512;
   }
   if (bits <= 3) {
     for (int j = 0; j < 2; j++) {
-      for (int i = 0; i < 32; i++) {
-        target[32 * j + i] =
+      for (int i = 0; i < 64; i++) {
+        target[64 * j + i] =
             (uint8_t)((v[4 * j][i] & 3) | (v[4 * j + 1][i] & 3) << 2 | (v[4 * j + 2][i] & 3) << 4 |
                       (v[4 * j + 3][i] & 3) << 6);
       }
     }
-    target += 64;
+    target += 128;
     if (bits == 2) return target;
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 64; i++) {
       uint8_t high = 0;
       for (int k = 0; k < 8; k++) high |= (uint8_t)((v[k][i] >> 2 & 1) << k);
       target[i] = high;
     }
-    return target + 32;
+    return target + 64;
   }
   for (int k = 0; k < 4; k++) {
-    for (int i = 0; i < 32; i++) {
-      target[32 * k + i] = (uint8_t)((v[k][i] & 15) | (v[k + 4][i] & 15) << 4);
+    for (int i = 0; i < 64; i++) {
+      target[64 * k + i] = (uint8_t)((v[k][i] & 15) | (v[k + 4][i] & 15) << 4);
     }
   }
-  target += 128;
+  target += 256;
   if (bits == 5) {
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < 64; i++) {
       uint8_t high = 0;
       for (int k = 0; k < 8; k++) high |= (uint8_t)((v[k][i] >> 4 & 1) << k);
       target[i] = high;
     }
-    target += 32;
+    target += 64;
   }
   if (bits == 6) {
     for (int j = 0; j < 2; j++) {
-      for (int i = 0; i < 32; i++) {
+      for (int i = 0; i < 64; i++) {
         uint8_t high = 0;
         for (int f = 0; f < 4; f++) high |= (uint8_t)((v[4 * j + f][i] >> 4 & 3) << (2 * f));
-        target[32 * j + i] = high;
+        target[64 * j + i] = high;
       }
     }
-    target += 64;
+    target += 128;
   }
   return target;
 }
 
 __attribute__((always_inline)) static inline void pack_group(
     const struct pare_packed *layout, enum pare_block_type type, const uint8_t *blocks,
-    size_t row_bytes, size_t group, uint8_t *target, int bits, size_t length, size_t block_bytes,
-    size_t header_bytes) {
-  uint8_t codes[8][256];
-  const size_t first = group * 8;
-  const int rows = layout->rows - first < 8 ? (int)(layout->rows - first) : 8;
+    size_t row_bytes, size_t group, uint8_t *target, int bits, size_t length,
+    size_t block_bytes) {
+  uint8_t codes[PARE_PACKED_ROWS][256];
+  const struct form_traits *form = &traits[layout->form];
+  const size_t first = group * PARE_PACKED_ROWS;
+  const int rows = layout->rows - first < PARE_PACKED_ROWS ? (int)(layout->rows - first)
+                                                           : PARE_PACKED_ROWS;
+  const size_t all = layout->columns / 32;
   memset(codes, 0, sizeof codes);
-  for (size_t unit = 0; unit < layout->columns / length; unit++) {
-    memset(target, 0, header_bytes);
-    for (int r = 0; r < rows; r++) {
-      const uint8_t *block = blocks + (first + (size_t)r) * row_bytes + unit * block_bytes;
-      pack_header(type, block, r, target);
-      unpack_block(type, block, codes[r]);
-    }
+  for (size_t start = 0; start < all; start += form->blocks_per_unit) {
+    const size_t count = all - start < form->blocks_per_unit ? all - start : form->blocks_per_unit;
+    const size_t header_bytes = packed_header_bytes(layout, form->scales, count);
+    uint8_t *header = target;
+    memset(header, 0, header_bytes);
     target += header_bytes;
-    for (size_t b = 0; b < length / 32; b++) {
-      target = pack_codes(&codes[0][32 * b], 256, bits, target);
+    for (size_t at = 0; at < 32 * count / length; at++) {
+      for (int r = 0; r < rows; r++) {
+        const uint8_t *block =
+            blocks + (first + (size_t)r) * row_bytes + (32 * start / length + at) * block_bytes;
+        pack_header(type, block, r, at, header);
+        unpack_block(type, block, codes[r]);
+      }
+      for (size_t b = 0; b < length / 32; b++) {
+        target = pack_codes(&codes[0][32 * b], 256, bits, target);
+      }
     }
   }
 }
@@ -320,72 +334,63 @@ __attribute__((always_inline)) static inline void pack_group(
 PARE_KERNEL void pare_pack_blocks(
     const struct pare_packed *layout, enum pare_block_type type, const void *blocks,
     size_t row_bytes, size_t group, uint8_t *target) {
-#define PACK(name, bits, length, block, header)                                             \
+#define PACK(name, bits, length, block)                                             \
   case PARE_BLOCK_##name:                                                                   \
     pack_group(                                                                             \
-        layout, PARE_BLOCK_##name, blocks, row_bytes, group, target, bits, length, block,   \
-        header);                                                                            \
+        layout, PARE_BLOCK_##name, blocks, row_bytes, group, target, bits, length, block);  \
     break;
   switch (type) {
-    PACK(Q4_0, 4, 32, 18, 16)
-    PACK(Q4_1, 4, 32, 20, 32)
-    PACK(Q5_0, 5, 32, 22, 16)
-    PACK(Q5_1, 5, 32, 24, 32)
-    PACK(Q8_0, 8, 32, 34, 16)
-    PACK(Q2_K, 2, 256, 84, 160)
-    PACK(Q3_K, 3, 256, 110, 112)
-    PACK(Q4_K, 4, 256, 144, 128)
-    PACK(Q5_K, 5, 256, 176, 128)
-    PACK(Q6_K, 6, 256, 210, 144)
-    PACK(IQ4_NL, 4, 32, 18, 16)
-    PACK(IQ4_XS, 4, 256, 136, 80)
-    PACK(MXFP4, 4, 32, 17, 8)
-    PACK(TQ1_0, 2, 256, 54, 16)
-    PACK(TQ2_0, 2, 256, 66, 16)
+    PACK(Q4_0, 4, 32, 18)
+    PACK(Q4_1, 4, 32, 20)
+    PACK(Q5_0, 5, 32, 22)
+    PACK(Q5_1, 5, 32, 24)
+    PACK(Q8_0, 8, 32, 34)
+    PACK(Q2_K, 2, 256, 84)
+    PACK(Q3_K, 3, 256, 110)
+    PACK(Q4_K, 4, 256, 144)
+    PACK(Q5_K, 5, 256, 176)
+    PACK(Q6_K, 6, 256, 210)
+    PACK(IQ4_NL, 4, 32, 18)
+    PACK(IQ4_XS, 4, 256, 136)
+    PACK(MXFP4, 4, 32, 17)
+    PACK(TQ1_0, 2, 256, 54)
+    PACK(TQ2_0, 2, 256, 66)
     default: break;
   }
 #undef PACK
 }
 
-/// Eight numbers of one group of columns, one per row, at `at` in each row; missing rows get zeros.
-static uint8_t *pack_affine_scales(
+/// The scales and zero points of one group of columns, `at` in each row; missing rows get zeros.
+static void pack_affine_scales(
     const struct pare_packed *layout, const struct pare_affine_codes *source, size_t first,
     int rows, size_t at, uint8_t *target) {
   const size_t size = packed_scale_bytes(layout->scale_type);
-  memset(target, 0, 8 * size);
   for (int r = 0; r < rows; r++) {
     const size_t index =
         source->scale_stride ? (first + (size_t)r) * source->scale_stride + at : 0;
     memcpy(target + (size_t)r * size, (const uint8_t *)source->scales + index * size, size);
-  }
-  target += 8 * size;
-  if (layout->has_zeros) {
-    memset(target, 0, 8);
-    for (int r = 0; r < rows; r++) {
-      const size_t index =
-          source->scale_stride ? (first + (size_t)r) * source->scale_stride + at : 0;
-      target[r] = source->zeros ? (uint8_t)source->zeros[index] : 0;
+    if (layout->has_zeros && source->zeros) {
+      target[PARE_PACKED_ROWS * size + (size_t)r] = (uint8_t)source->zeros[index];
     }
-    target += 8;
   }
-  return target;
 }
 
 void pare_pack_affine(
     const struct pare_packed *layout, const struct pare_affine_codes *source, size_t group,
     float *scratch, uint8_t *target) {
   const struct form_traits *form = &traits[layout->form];
-  const size_t first = group * 8, columns = layout->columns;
-  const int rows = layout->rows - first < 8 ? (int)(layout->rows - first) : 8;
+  const size_t first = group * PARE_PACKED_ROWS, columns = layout->columns;
+  const int rows = layout->rows - first < PARE_PACKED_ROWS ? (int)(layout->rows - first)
+                                                           : PARE_PACKED_ROWS;
   // The decoder on a grid of whole numbers gives the codes.
-  static const float one = 1;
+  static const float unit_scale = 1;
   struct pare_affine_codes plain = *source;
-  plain.scales = &one;
+  plain.scales = &unit_scale;
   plain.scale_type = PARE_AFFINE_F32;
   plain.scale_stride = 0;
   plain.zeros = NULL;
   uint8_t *codes = (uint8_t *)scratch;
-  for (int r = 0; r < 8; r++) {
+  for (int r = 0; r < PARE_PACKED_ROWS; r++) {
     // Row r's bytes end before the floats they come from are overwritten.
     float *values = scratch + (size_t)r * columns;
     uint8_t *bytes = codes + (size_t)r * columns;
@@ -398,17 +403,22 @@ void pare_pack_affine(
       memset(bytes, form->bias_code, columns);
     }
   }
-  const int bits = form->codes;
-  const size_t blocks = columns / 32;
-  for (size_t b = 0; b < blocks; b++) {
-    if (form->scales == SCALES_FINE) {
-      target = pack_affine_scales(layout, source, first, rows, 2 * b, target);
-      target = pack_affine_scales(layout, source, first, rows, 2 * b + 1, target);
-    } else if (b % (layout->group / 32) == 0) {
-      target =
-          pack_affine_scales(layout, source, first, rows, b / (layout->group / 32), target);
+  const size_t blocks = columns / 32, size = packed_scale_bytes(layout->scale_type);
+  const size_t one = PARE_PACKED_ROWS * (size + (layout->has_zeros ? 1 : 0));
+  const size_t per_unit = packed_unit_blocks(layout, form->blocks_per_unit);
+  for (size_t start = 0; start < blocks; start += per_unit) {
+    const size_t count = blocks - start < per_unit ? blocks - start : per_unit;
+    const size_t header_bytes = packed_header_bytes(layout, form->scales, count);
+    memset(target, 0, header_bytes);
+    const size_t columns_per_scale = form->scales == SCALES_FINE ? 16 : layout->group;
+    for (size_t i = 0; i * columns_per_scale < 32 * count; i++) {
+      pack_affine_scales(
+          layout, source, first, rows, 32 * start / columns_per_scale + i, target + i * one);
     }
-    target = pack_codes(codes + 32 * b, columns, bits, target);
+    target += header_bytes;
+    for (size_t b = start; b < start + count; b++) {
+      target = pack_codes(codes + 32 * b, columns, form->codes, target);
+    }
   }
 }
 
@@ -421,7 +431,7 @@ static float f16_at(const uint8_t *p) {
 }
 
 static uint32_t byte_at(const uint8_t *vectors, int word, int r, int byte) {
-  return vectors[32 * word + 4 * r + byte];
+  return vectors[64 * word + 4 * r + byte];
 }
 
 /// The scales and minima of block `b` of a unit in row `r`.
@@ -431,14 +441,14 @@ static void row_scales(
   m[0] = m[1] = 0;
   zero[0] = zero[1] = 0;
   switch (form->scales) {
-    case SCALES_F16:
-    case SCALES_F16_256: s[0] = s[1] = f16_at(header + 2 * r); break;
+    case SCALES_F16: s[0] = s[1] = f16_at(header + 32 * b + 2 * r); break;
+    case SCALES_F16_256: s[0] = s[1] = f16_at(header + 32 * (b / 8) + 2 * r); break;
     case SCALES_F16_MIN:
-      s[0] = s[1] = f16_at(header + 2 * r);
-      m[0] = m[1] = -f16_at(header + 16 + 2 * r);
+      s[0] = s[1] = f16_at(header + 64 * b + 2 * r);
+      m[0] = m[1] = -f16_at(header + 64 * b + 32 + 2 * r);
       break;
     case SCALES_E8M0: {
-      const int e = header[r];
+      const int e = header[16 * b + r];
       const uint32_t bits = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23;
       memcpy(&s[0], &bits, 4);
       s[1] = s[0];
@@ -446,21 +456,21 @@ static void row_scales(
     }
     case SCALES_K2:
       for (int i = 0; i < 2; i++) {
-        const uint32_t both = byte_at(header + 32, b / 2, r, 2 * (b % 2) + i);
+        const uint32_t both = byte_at(header + 64, b / 2, r, 2 * (b % 2) + i);
         s[i] = f16_at(header + 2 * r) * (float)(both & 15);
-        m[i] = f16_at(header + 16 + 2 * r) * (float)(both >> 4);
+        m[i] = f16_at(header + 32 + 2 * r) * (float)(both >> 4);
       }
       break;
     case SCALES_K3:
       for (int i = 0; i < 2; i++) {
         const int k = 2 * b + i;
-        const uint32_t low = byte_at(header + 16, k / 4 % 2, r, k % 4) >> (k < 8 ? 0 : 4);
-        const uint32_t high = byte_at(header + 16, 2, r, k % 4) >> (2 * (k / 4));
+        const uint32_t low = byte_at(header + 32, k / 4 % 2, r, k % 4) >> (k < 8 ? 0 : 4);
+        const uint32_t high = byte_at(header + 32, 2, r, k % 4) >> (2 * (k / 4));
         s[i] = f16_at(header + 2 * r) * (float)((int)((low & 15) | (high & 3) << 4) - 32);
       }
       break;
     case SCALES_K4: {
-      const uint8_t *v = header + 32;
+      const uint8_t *v = header + 64;
       const int k = b % 4;
       uint32_t sc = byte_at(v, 0, r, k) & 63, mn = byte_at(v, 1, r, k) & 63;
       if (b >= 4) {
@@ -468,27 +478,29 @@ static void row_scales(
         mn = byte_at(v, 2, r, k) >> 4 | (byte_at(v, 1, r, k) >> 6) << 4;
       }
       s[0] = s[1] = f16_at(header + 2 * r) * (float)sc;
-      m[0] = m[1] = f16_at(header + 16 + 2 * r) * (float)mn;
+      m[0] = m[1] = f16_at(header + 32 + 2 * r) * (float)mn;
       break;
     }
     case SCALES_K6:
       for (int i = 0; i < 2; i++) {
-        const int8_t sc = (int8_t)byte_at(header + 16, b / 2, r, 2 * (b % 2) + i);
+        const int8_t sc = (int8_t)byte_at(header + 32, b / 2, r, 2 * (b % 2) + i);
         s[i] = f16_at(header + 2 * r) * (float)sc;
       }
       break;
     case SCALES_XS: {
-      const int8_t sc = (int8_t)byte_at(header + 16, b / 4, r, b % 4);
+      const int8_t sc = (int8_t)byte_at(header + 32, b / 4, r, b % 4);
       s[0] = s[1] = f16_at(header + 2 * r) * (float)sc;
       break;
     }
     default: {
       const size_t size = packed_scale_bytes(matrix->scale_type);
-      const size_t one = 8 * size + (matrix->has_zeros ? 8 : 0);
+      const size_t one = PARE_PACKED_ROWS * (size + (matrix->has_zeros ? 1 : 0));
       for (int i = 0; i < 2; i++) {
-        const uint8_t *at = header + (form->scales == SCALES_FINE ? (size_t)i * one : 0);
-        pare_affine_load(at + (size_t)r * size, 1, matrix->scale_type, &s[i]);
-        if (matrix->has_zeros) zero[i] = (int8_t)at[8 * size + (size_t)r];
+        const size_t at = form->scales == SCALES_FINE ? (size_t)(2 * b + i)
+                                                      : (size_t)b / (matrix->group / 32);
+        const uint8_t *p = header + one * at;
+        pare_affine_load(p + (size_t)r * size, 1, matrix->scale_type, &s[i]);
+        if (matrix->has_zeros) zero[i] = (int8_t)p[PARE_PACKED_ROWS * size + (size_t)r];
       }
     }
   }
@@ -496,14 +508,14 @@ static void row_scales(
 
 static int code_at(const uint8_t *p, int codes, int r, int column) {
   const int k = column / 4, byte = 4 * r + column % 4;
-  if (codes == 8) return p[32 * k + byte];
+  if (codes == 8) return p[64 * k + byte];
   if (codes <= 3) {
-    const int low = p[32 * (k / 4) + byte] >> (2 * (k % 4)) & 3;
-    return codes == 2 ? low : low | (p[64 + byte] >> k & 1) << 2;
+    const int low = p[64 * (k / 4) + byte] >> (2 * (k % 4)) & 3;
+    return codes == 2 ? low : low | (p[128 + byte] >> k & 1) << 2;
   }
-  const int low = p[32 * (k % 4) + byte] >> (k < 4 ? 0 : 4) & 15;
-  if (codes == 5) return low | (p[128 + byte] >> k & 1) << 4;
-  if (codes == 6) return low | (p[128 + 32 * (k / 4) + byte] >> (2 * (k % 4)) & 3) << 4;
+  const int low = p[64 * (k % 4) + byte] >> (k < 4 ? 0 : 4) & 15;
+  if (codes == 5) return low | (p[256 + byte] >> k & 1) << 4;
+  if (codes == 6) return low | (p[256 + 64 * (k / 4) + byte] >> (2 * (k % 4)) & 3) << 4;
   if (codes == CODES_NL) return packed_table_nl[low] + 128;
   if (codes == CODES_FP4) return packed_table_fp4[low] + 128;
   return low;
@@ -512,16 +524,15 @@ static int code_at(const uint8_t *p, int codes, int r, int column) {
 void pare_packed_decode_row(const struct pare_packed *matrix, size_t row, float *target) {
   const struct form_traits *form = &traits[matrix->form];
   const size_t blocks = matrix->columns / 32;
-  const size_t per_unit = form->blocks_per_unit ? form->blocks_per_unit : matrix->group / 32;
-  const size_t header_bytes =
-      packed_header_bytes(form->scales, matrix->scale_type, matrix->has_zeros);
-  const uint8_t *p = matrix->data + row / 8 * matrix->stride;
-  const int r = (int)(row % 8);
+  const size_t per_unit = packed_unit_blocks(matrix, form->blocks_per_unit);
+  const uint8_t *p = matrix->data + row / PARE_PACKED_ROWS * matrix->stride;
+  const int r = (int)(row % PARE_PACKED_ROWS);
   const uint8_t *header = p;
   for (size_t b = 0; b < blocks; b++) {
     if (b % per_unit == 0) {
       header = p;
-      p += header_bytes;
+      p += packed_header_bytes(
+          matrix, form->scales, blocks - b < per_unit ? blocks - b : per_unit);
     }
     float s[2], m[2];
     int zero[2];
@@ -532,6 +543,6 @@ void pare_packed_decode_row(const struct pare_packed *matrix, size_t row, float 
       target[32 * b + (size_t)i] =
           form->bias_kind == BIAS_MIN ? s[half] * (float)code - m[half] : s[half] * (float)code;
     }
-    p += 32 * (size_t)packed_bits(form->codes);
+    p += 64 * (size_t)packed_bits(form->codes);
   }
 }

@@ -8,15 +8,17 @@
 
 /// Matrices packed for multiplication, times activations of 8 bits.
 ///
-/// Rows lie in groups of eight. A 32-byte vector of a group holds four neighbouring columns of each
-/// row, row r in bytes 4r ..< 4r + 4, so one multiply-add instruction advances eight rows by four
-/// columns against four activations that are broadcast: no sum across lanes is ever taken, and a
-/// group is one stream of memory. Codes and scales keep the bits they have in the stored form.
+/// Rows lie in groups of sixteen. A 64-byte vector of a group holds four neighbouring columns of each
+/// row, row r in bytes 4r ..< 4r + 4, so one multiply-add instruction advances all rows by four columns
+/// against four activations that are broadcast: no sum across lanes is ever taken, and a group is one
+/// stream of memory. Narrower machines take the halves of a vector. Codes and scales keep the bits
+/// they have in the stored form.
 ///
-/// A group is a row of units, each a header of scales for eight rows followed by its codes, 32
-/// columns after 32 columns. Codes of b bits take 32 b bytes for 32 columns: a low part (4 bits: the
-/// low nibbles of four vectors are columns 0 ..< 16, the high ones 16 ..< 32; 2 bits: two vectors of
-/// four fields) and, for 3, 5 and 6 bits, a high part of one or two bits.
+/// A group is a row of units, each a header of scales, padded to 64 bytes, followed by the codes of its
+/// blocks of 32 columns. Codes of b bits take 64 b bytes a block: a low part (4 bits: the low nibbles
+/// of four vectors are columns 0 ..< 16, the high ones 16 ..< 32; 2 bits: two vectors of four fields)
+/// and, for 3, 5 and 6 bits, a high part of one or two bits. A unit has the blocks of a stored
+/// super-block, or enough small ones to fill the header; the last of a row may be shorter.
 ///
 /// Sums over 32 columns (16 where scales are that fine) are exact integers; everything after is
 /// float32 with fused multiply-adds in one fixed order. A result is therefore the same bits for every
@@ -56,7 +58,7 @@ enum pare_packed_form {
   PARE_PACKED_FORMS,
 };
 
-enum { PARE_PACKED_ROWS = 8 };
+enum { PARE_PACKED_ROWS = 16 };
 
 struct pare_packed {
   enum pare_packed_form form;
@@ -83,7 +85,7 @@ struct pare_packed pare_packed_affine_layout(
     size_t rows, size_t columns, size_t group, int bits, enum pare_affine_type scale_type,
     int has_zeros);
 
-/// Groups of eight rows.
+/// Groups of sixteen rows.
 size_t pare_packed_groups(const struct pare_packed *matrix);
 
 /// Packs row group `group` from GGUF blocks; `row_bytes` from one row of blocks to the next.
@@ -91,7 +93,7 @@ size_t pare_packed_groups(const struct pare_packed *matrix);
 void pare_pack_blocks(
     const struct pare_packed *layout, enum pare_block_type type, const void *blocks,
     size_t row_bytes, size_t group, uint8_t *target);
-/// Packs row group `group` from affine groups. `scratch`: 8 * columns floats.
+/// Packs row group `group` from affine groups. `scratch`: 16 * columns floats.
 void pare_pack_affine(
     const struct pare_packed *layout, const struct pare_affine_codes *source, size_t group,
     float *scratch, uint8_t *target);
@@ -123,9 +125,6 @@ void pare_quantize_activations(
 void pare_packed_multiply(
     const struct pare_packed *matrix, size_t first, size_t last, const struct pare_activations *x,
     size_t tokens, float *y, size_t y_stride);
-
-/// Groups of rows that are best taken together when there are many tokens.
-size_t pare_packed_panel_groups(void);
 
 /// Instruction sets, best last. Level 0 is plain C, the reference.
 enum pare_packed_level {
