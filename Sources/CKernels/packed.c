@@ -14,10 +14,20 @@
 /// 64 blocks of a panel, 2048 columns of 16 rows, are 56 KB: with a tile of activations they leave
 /// room in a second-level cache of 256 KB.
 enum { PANEL_BLOCKS = 64 };
-/// Bytes a stream of weights is asked for ahead: hardware stops at the end of a page.
-#ifndef PREFETCH
-#define PREFETCH 4096
+#ifndef NEAR
+#define NEAR 4096
 #endif
+#ifndef FAR
+#define FAR 16384
+#endif
+/// Asks for the weights that come next. Measured on Zen 4: arithmetic fills the reorder window before
+/// loads run far enough ahead, so hardware alone reaches 70 % of the bandwidth of plain reading;
+/// asking 4 KB ahead reaches 85 %, and where a byte holds most arithmetic, a second request far ahead
+/// into the second-level cache reaches 95 %. With more bits that second one costs more than it gives.
+__attribute__((always_inline)) static inline void packed_ask(const uint8_t *p, int codes) {
+  if (codes == 2) __builtin_prefetch(p + FAR, 0, 2);
+  __builtin_prefetch(p + NEAR, 0, 3);
+}
 
 struct packed_kernels {
   void (*vector)(

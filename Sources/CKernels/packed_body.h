@@ -236,19 +236,24 @@ INLINE int NAME(bias)(int codes, int bias_code) {
   return packed_is_wide(codes) ? WIDE_BIAS : bias_code;
 }
 
-/// One block of 32 columns times one token, added to `total`.
+/// One block of 32 columns times one token, added to `total`. `chains`: dot products that are summed
+/// apart, which hides their latency where no other tokens do.
 INLINE NAME(f32) NAME(multiply_block)(
     const struct NAME(scales) * by, int codes, int columns_per_scale, int bias_kind, int bias,
-    const NAME(codes) * c, const struct pare_activations *x, NAME(f32) total) {
+    int chains, const NAME(codes) * c, const struct pare_activations *x, NAME(f32) total) {
   NAME(f32) sums[2];
   for (int i = 0; i < 32 / columns_per_scale; i++) {
     const int32_t taken = x->sum[columns_per_scale == 32 ? 0 : 1 + i];
     NAME(i32) dot = (NAME(i32))0;
     if (bias_kind == BIAS_CODE && bias != 0) dot = (NAME(i32))taken * bias;
     if (bias_kind == BIAS_ZERO) dot = by->zero[i] * taken;
-    dot = DOTS(
-        dot, c + columns_per_scale / 4 * i, x->codes + columns_per_scale * i,
-        columns_per_scale / 4, codes);
+    const int count = columns_per_scale / 4 / chains;
+    for (int chain = 0; chain < chains; chain++) {
+      const int k = columns_per_scale / 4 * i + count * chain;
+      const NAME(i32) part =
+          DOTS(chain == 0 ? dot : (NAME(i32))0, c + k, x->codes + 4 * k, count, codes);
+      dot = chain == 0 ? part : dot + part;
+    }
     sums[i] = __builtin_convertvector(dot, NAME(f32));
   }
   if (columns_per_scale == 32) {
@@ -286,12 +291,12 @@ INLINE void NAME(multiply_vector)(
       const size_t header_bytes = packed_header_bytes(matrix, scales, count);
       struct NAME(header) h[STRIPS];
       for (int strip = 0; strip < STRIPS; strip++) NAME(open_header)(scales, p, strip, &h[strip]);
-      for (size_t line = 0; line < header_bytes; line += 64) __builtin_prefetch(p + PREFETCH + line);
+      for (size_t line = 0; line < header_bytes; line += 64) packed_ask(p + line, codes);
       p += header_bytes;
 #define BLOCK(b)                                                                             \
   do {                                                                                       \
     _Pragma("unroll") for (size_t line = 0; line < block_bytes; line += 64) {                \
-      __builtin_prefetch(p + PREFETCH + line);                                               \
+      packed_ask(p + line, codes);                                                           \
     }                                                                                        \
     _Pragma("unroll") for (int strip = 0; strip < STRIPS; strip++) {                         \
       struct NAME(scales) by;                                                                \
@@ -299,7 +304,7 @@ INLINE void NAME(multiply_vector)(
       NAME(block_scales)(matrix, &h[strip], scales, bias, b, strip, &by);                    \
       NAME(open_codes)(p, strip, codes, c);                                                  \
       total[strip] = NAME(multiply_block)(                                                   \
-          &by, codes, columns_per_scale, bias_kind, bias, c, x + start + (b), total[strip]); \
+          &by, codes, columns_per_scale, bias_kind, bias, 2, c, x + start + (b), total[strip]); \
     }                                                                                        \
     p += block_bytes;                                                                        \
   } while (0)
@@ -403,7 +408,7 @@ INLINE void NAME(multiply_tile)(
     }
     _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
       total[t] = NAME(multiply_block)(
-          &by, codes, columns_per_scale, bias_kind, bias, panel->codes, x + t, total[t]);
+          &by, codes, columns_per_scale, bias_kind, bias, 1, panel->codes, x + t, total[t]);
     }
   }
   _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {

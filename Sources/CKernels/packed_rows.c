@@ -155,7 +155,9 @@ __attribute__((always_inline)) static inline void unpack_block(
     case PARE_BLOCK_Q2_K: two_bits(p + 16, codes); break;
     case PARE_BLOCK_Q3_K:
       two_bits(p + 32, codes);
-      for (int e = 0; e < 256; e++) codes[e] |= (uint8_t)((p[e % 32] >> (e / 32) & 1) << 2);
+      for (int k = 0; k < 8; k++) {
+        for (int l = 0; l < 32; l++) codes[32 * k + l] |= (uint8_t)((p[l] >> k & 1) << 2);
+      }
       break;
     case PARE_BLOCK_Q4_K: nibbles_of_64(p + 16, codes); break;
     case PARE_BLOCK_Q5_K:
