@@ -18,6 +18,12 @@ public enum CodecError: Error, Equatable, CustomStringConvertible {
   case notFinite(row: Int, column: Int)
   /// A scale too large for its stored type.
   case scaleOverflow(row: Int, column: Int, scaleType: DType)
+  /// A row that is no whole number of GGUF blocks.
+  case blockDoesNotDivide(inputs: Int, type: GGUFType)
+  /// Weights too large for the float16 scales of a GGUF block.
+  case blockScaleOverflow(row: Int, column: Int, type: GGUFType)
+  /// Importances that do not fit the matrix, or are no weights of a sum.
+  case wrongImportance(String)
 
   public var description: String {
     switch self {
@@ -48,6 +54,14 @@ public enum CodecError: Error, Equatable, CustomStringConvertible {
     case .scaleOverflow(let row, let column, let scaleType):
       "the scale of the group at row \(row), column \(column) does not fit \(scaleType.rawValue); "
         + "store scales as BF16 or F32."
+    case .blockDoesNotDivide(let inputs, let type):
+      "rows of \(inputs) input columns are no whole blocks of \(type.blockLength), which "
+        + "\(type.name) has; choose a type whose block length divides them, or F16."
+    case .blockScaleOverflow(let row, let column, let type):
+      "the scale of the \(type.name) block at row \(row), column \(column) does not fit float16; "
+        + "keep this tensor in BF16 or F32."
+    case .wrongImportance(let reason):
+      "\(reason); importance is one finite number, zero or more, for each input column."
     }
   }
 }

@@ -1,4 +1,4 @@
-public import CKernels
+package import CKernels
 
 /// The element types of GGUF tensors that Pare reads and writes, by their numbers in the file.
 ///
