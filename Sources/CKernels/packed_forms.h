@@ -28,7 +28,7 @@ enum {
 
 enum { CODES_NL = 14, CODES_FP4 = 24 };  // nibbles that index a table; others are bits
 
-// X(form, codes, scales, columns per scale within a block, bias, biased code, blocks of 32 columns per unit)
+// X(form, codes, scales, columns per scale within a block, bias, biased code, blocks per unit)
 #define PARE_PACKED_FORMS_LIST(X)                                    \
   X(Q4_0, 4, SCALES_F16, 32, BIAS_CODE, 8, 4)                        \
   X(Q4_1, 4, SCALES_F16_MIN, 32, BIAS_MIN, 0, 4)                     \
@@ -43,7 +43,7 @@ enum { CODES_NL = 14, CODES_FP4 = 24 };  // nibbles that index a table; others a
   X(IQ4_NL, CODES_NL, SCALES_F16, 32, BIAS_CODE, 128, 4)             \
   X(IQ4_XS, CODES_NL, SCALES_XS, 32, BIAS_CODE, 128, 8)              \
   X(MXFP4, CODES_FP4, SCALES_E8M0, 32, BIAS_CODE, 128, 4)            \
-  X(TQ2_0, 2, SCALES_F16_256, 32, BIAS_CODE, 1, 16)                   \
+  X(TQ2_0, 2, SCALES_F16_256, 32, BIAS_CODE, 1, 16)                  \
   X(AFFINE2, 2, SCALES_AFFINE, 32, BIAS_ZERO, 2, 0)                  \
   X(AFFINE3, 3, SCALES_AFFINE, 32, BIAS_ZERO, 4, 0)                  \
   X(AFFINE4, 4, SCALES_AFFINE, 32, BIAS_ZERO, 8, 0)                  \
