@@ -5,6 +5,7 @@
 #include "divergence.h"
 #include "files.h"
 #include "mapping.h"
+#include "packed.h"
 #include "pool.h"
 #include "quantize_groups.h"
 #include "rows.h"
