@@ -1,6 +1,6 @@
 public import Models
 import Runtime
-public import Tensors
+import Tensors
 
 /// Speed of a model on this machine, as llama-bench measures it: a prompt of random ids, and apart
 /// from it single tokens from an empty cache.
@@ -10,7 +10,8 @@ public struct Benchmark: Sendable {
     public var generateTokens = 128
     public var repeats = 5
     public var seed: UInt64 = 0
-    public var cacheType = KeyValueRows.ElementType.float32
+    /// Runs a little of the prompt first, so that pages, threads and clock rates are warm.
+    public var warmsUp = true
 
     public init() {}
   }
@@ -45,7 +46,7 @@ public struct Benchmark: Sendable {
       }
     }
     let prompt = ids(settings.promptTokens), text = ids(settings.generateTokens)
-    let cache = model.cache(plannedLength: longest, elementType: settings.cacheType)
+    let cache = model.cache(plannedLength: longest)
     let clock = ContinuousClock()
     /// Seconds until the logits of the last token are there.
     func read(_ tokens: [Int]) throws -> Double {
@@ -57,9 +58,10 @@ public struct Benchmark: Sendable {
       return (clock.now - start).inSeconds
     }
 
-    // Warm-up: pages, threads, clock rates.
-    _ = try read(Array(prompt.prefix(32)))
-    cache.reset()
+    if settings.warmsUp {
+      _ = try read(Array(prompt.prefix(32)))
+      cache.reset()
+    }
     var prefill: [Double] = [], decode: [Double] = [], first: [Double] = []
     for round in 0..<settings.repeats {
       onProgress(round, settings.repeats)
@@ -86,10 +88,7 @@ extension LanguageModel {
   /// embedding a single row, which is left out.
   public var weightBytesPerToken: Int {
     blocks.reduce(headProjection?.weight.storedBytes ?? 0) { sum, block in
-      let linears =
-        block.attentionInputs + [block.attentionOutput] + block.feedForwardInputs
-        + [block.feedForwardOutput]
-      return sum + linears.reduce(0) { $0 + $1.weight.storedBytes }
+      sum + block.linears.reduce(0) { $0 + $1.weight.storedBytes }
     } + head.storedBytes
   }
 }

@@ -17,7 +17,16 @@ extension LanguageModel {
   /// Packing takes a copy of each matrix in memory and gives the file's pages back, so that no
   /// second copy stays resident. Call it on a model as loaded: packed matrices stay packed.
   public func withActivations(_ activations: Activations) -> LanguageModel {
-    activations == .int8 ? packed() : self
+    var model = activations == .int8 ? packed() : self
+    model.activations = activations
+    return model
+  }
+
+  /// Whether some matrix is stored in codes, so that the choice of activations matters.
+  public var isQuantized: Bool {
+    blocks.contains { block in
+      block.linears.contains { $0.weight.isQuantized }
+    } || head.isQuantized
   }
 
   /// Every quantized matrix packed where a packed form fits it.
@@ -50,6 +59,10 @@ extension LanguageModel {
 }
 
 extension Weight {
+  fileprivate var isQuantized: Bool {
+    self is BlockQuantizedWeight || self is GroupQuantizedWeight || self is PackedWeight
+  }
+
   /// The packed form of a quantized matrix, else the weight itself.
   fileprivate var packed: any Weight {
     switch self {

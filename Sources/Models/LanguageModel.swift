@@ -14,6 +14,10 @@ public struct LanguageModel: Sendable {
   public var head: any Weight
   /// Ids that end a text, from the config and the generation config.
   public var endTokens: [Int]
+  /// What quantized matrices are multiplied by; see `withActivations`.
+  public internal(set) var activations = Activations.float32
+  /// What new caches keep keys and values in.
+  public var cacheType = KeyValueRows.ElementType.float32
 
   /// Runs tokens through all blocks, appending their keys and values to the cache.
   ///
@@ -72,10 +76,8 @@ public struct LanguageModel: Sendable {
   }
 
   /// An empty cache for a text that will have `plannedLength` tokens.
-  public func cache(
-    plannedLength: Int, elementType: KeyValueRows.ElementType = .float32
-  ) -> KVCache {
-    KVCache(blocks: blocks.count, plannedLength: plannedLength, elementType: elementType)
+  public func cache(plannedLength: Int) -> KVCache {
+    KVCache(blocks: blocks.count, plannedLength: plannedLength, elementType: cacheType)
   }
 
   /// - Throws: `ModelError.tokenOutOfRange` for the first id outside the vocabulary.

@@ -23,7 +23,7 @@ struct Bench: ParsableCommand {
       JSON keys: prefill_tokens_per_second, decode_tokens_per_second,
       time_to_first_token_seconds, each with _min and _max; load_seconds, peak_resident_bytes,
       weight_bytes, cache_bytes, read_bandwidth_bytes_per_second, read_bandwidth_share, threads,
-      prompt_tokens, generate_tokens, repeats.
+      activations, kv_cache, prompt_tokens, generate_tokens, repeats.
       """)
 
   @OptionGroup var model: ModelArgument
@@ -37,6 +37,10 @@ struct Bench: ParsableCommand {
   @Option(help: "Rounds.")
   var `repeat` = 5
 
+  @Flag(
+    inversion: .prefixedNo, help: "Run a little first; without it the start itself is measured.")
+  var warmUp = true
+
   @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var report: ReportOptions
 
@@ -49,13 +53,13 @@ struct Bench: ParsableCommand {
   func run() throws {
     let clock = ContinuousClock()
     let start = clock.now
-    let loaded = try runtime.load(model)
+    let loaded = try runtime.loadForUse(model.model)
     let loadSeconds = (clock.now - start) / .seconds(1)
     var settings = Benchmark.Settings()
     settings.promptTokens = promptTokens
     settings.generateTokens = generateTokens
     settings.repeats = `repeat`
-    settings.cacheType = runtime.cacheType(for: loaded)
+    settings.warmsUp = warmUp
     let progress = ProgressLine("measuring", unit: "rounds")
     let result = try Benchmark.run(loaded, settings) { progress.update($0, of: $1) }
     progress.finish()
@@ -81,6 +85,8 @@ struct Bench: ParsableCommand {
         ("weight_bytes", JSON(weightBytes)), ("cache_bytes", JSON(result.cacheBytes)),
         ("read_bandwidth_bytes_per_second", JSON(bandwidth)),
         ("read_bandwidth_share", JSON(share)), ("threads", JSON(Parallel.threads)),
+        ("activations", JSON(loaded.activations.rawValue)),
+        ("kv_cache", JSON(loaded.cacheType.rawValue)),
         ("prompt_tokens", JSON(promptTokens)), ("generate_tokens", JSON(generateTokens)),
         ("repeats", JSON(`repeat`)),
       ]
@@ -103,6 +109,8 @@ struct Bench: ParsableCommand {
     ])
     if let peak { table.add(["peak memory", Format.bytes(peak)]) }
     table.add(["threads", "\(Parallel.threads)"])
+    table.add(["activations", loaded.activations.rawValue])
+    table.add(["keys and values", loaded.cacheType.rawValue])
     try Console.print(table.text)
   }
 }

@@ -48,13 +48,15 @@ struct Chat: ParsableCommand {
   @Option(help: "File that keeps the lines you typed.", completion: .file())
   var history: String?
 
+  @OptionGroup var runtime: RuntimeOptions
+
   func validate() throws {
     if maxTokens < 1 { throw ValidationError("--max-tokens must be 1 or more.") }
     try Temperature.check(temperature)
   }
 
   func run() throws {
-    var model = try model.load()
+    var model = try runtime.loadForUse(model.model)
     let tokenizer = try ModelTokenizer.load(model.checkpoint)
     let template = try loadTemplate(model.checkpoint)
     if let end = try Self.endToken(model.checkpoint, tokenizer), !model.endTokens.contains(end) {

@@ -22,11 +22,12 @@ struct EvalPerplexity: ParsableCommand {
       Perplexities compare only under the same protocol, which is printed with them.
 
       JSON keys: perplexity, perplexity_standard_error, nll, nll_standard_error (nats per token),
-      tokens, bits_per_byte, protocol, seconds, tokens_per_second.
+      tokens, bits_per_byte, protocol, activations, seconds, tokens_per_second.
       """)
 
   @OptionGroup var model: ModelArgument
   @OptionGroup var text: TextOptions
+  @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
 
@@ -38,7 +39,7 @@ struct EvalPerplexity: ParsableCommand {
   func validate() throws { try gates.gates.validate(keys: Self.keys) }
 
   func run() throws {
-    let model = try model.load()
+    let model = try runtime.loadForMeasuring(model.model)
     let prepared = try text.prepare(model)
     let progress = ProgressLine("scoring", unit: "tokens")
     let start = ContinuousClock.now
@@ -52,7 +53,8 @@ struct EvalPerplexity: ParsableCommand {
       "perplexity_standard_error": JSON(result.perplexityStandardError),
       "nll": JSON(result.nll), "nll_standard_error": JSON(result.nllStandardError),
       "tokens": JSON(result.tokens), "bits_per_byte": JSON(result.bitsPerByte),
-      "protocol": JSON(result.protocolName), "seconds": JSON(seconds),
+      "protocol": JSON(result.protocolName), "activations": JSON(model.activations.rawValue),
+      "seconds": JSON(seconds),
       "tokens_per_second": JSON(Double(result.tokens) / seconds),
     ]
     if report.json {
@@ -66,7 +68,7 @@ struct EvalPerplexity: ParsableCommand {
         bits per byte  \(Format.number(result.bitsPerByte, 4))
         tokens         \(Format.count(result.tokens)) scored, \
         \(Format.number(Double(result.tokens) / seconds, 0)) per second
-        protocol       \(result.protocolName)
+        protocol       \(result.protocolName); \(model.activations.rawValue) activations
         """)
     }
     try gates.gates.check(json)

@@ -16,9 +16,13 @@ struct EvalDivergence: ParsableCommand {
         pare eval divergence smaller --baseline MODEL --file valid.txt --cache cache \\
           --require 'kl_mean<=0.01'
 
+      The baseline always runs exactly, so a model compared with itself at --activations int8 shows
+      what those cost:
+        pare eval divergence q4.gguf --baseline q4.gguf --activations int8 --file valid.txt
+
       JSON keys: kl_mean, kl_standard_error, kl_p50, kl_p90, kl_p99, kl_max, same_top,
       same_top_standard_error, delta_nll, delta_nll_standard_error, nll, baseline_nll, tokens,
-      protocol, seconds.
+      protocol, activations, seconds.
       """)
 
   @OptionGroup var model: ModelArgument
@@ -34,6 +38,7 @@ struct EvalDivergence: ParsableCommand {
       valueName: "directory"), completion: .directory)
   var cache: String?
 
+  @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
 
@@ -47,7 +52,8 @@ struct EvalDivergence: ParsableCommand {
 
   func run() throws {
     let measured = try Self.measure(
-      try model.load(), baseline: try LanguageModel.load(baseline), text, cache: cache)
+      try runtime.loadForMeasuring(model.model), baseline: try LanguageModel.load(baseline), text,
+      cache: cache)
     let result = measured.divergence
     if report.json {
       try Console.print(measured.json)
@@ -102,6 +108,7 @@ struct EvalDivergence: ParsableCommand {
         "delta_nll_standard_error": JSON(result.deltaNLLStandardError),
         "nll": JSON(result.nll), "baseline_nll": JSON(result.nll - result.deltaNLL),
         "tokens": JSON(result.tokens), "protocol": JSON(result.protocolName),
+        "activations": JSON(model.activations.rawValue),
         "seconds": JSON(seconds),
       ])
   }

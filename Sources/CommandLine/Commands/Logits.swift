@@ -24,9 +24,11 @@ struct Logits: ParsableCommand {
   @Flag(help: "Replace an existing file.")
   var overwrite = false
 
+  @OptionGroup var runtime: RuntimeOptions
+
   func run() throws {
     let ids = try TokenList.parse(tokens)
-    let model = try model.load()
+    let model = try runtime.loadForMeasuring(model.model)
     let file = try OutputFile(
       output, overwrite: overwrite, inputs: model.checkpoint.inputPaths)
     var writer = try SafetensorsWriter(

@@ -57,6 +57,7 @@ struct Run: ParsableCommand {
   @Option(help: "File that keeps the prompt's keys and values.", completion: .file())
   var promptCache: String?
 
+  @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var report: ReportOptions
 
   func validate() throws {
@@ -78,7 +79,7 @@ struct Run: ParsableCommand {
 
   func run() throws {
     let start = ContinuousClock.now
-    let model = try model.load()
+    let model = try runtime.loadForUse(model.model)
     let tokenizer = try ModelTokenizer.load(model.checkpoint)
     let texts = try prompt.map { $0 == "-" ? [UInt8](try TextFile.read("-")) : Array($0.utf8) }
     let prompts = try texts.map { try tokenizer.encode($0) }

@@ -1,13 +1,23 @@
 public import ArgumentParser
-import Models
+import Codecs
+public import Models
 public import Tensors
 
-/// What every command that computes shares: how many threads, and in what the cache is kept.
+/// What every command that computes shares: threads, and how activations and the cache are kept.
 struct RuntimeOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; default: the processors this process may use.")
   var threads: Int?
 
-  @Option(help: "What keys and values are kept in: float32, float16 or int8.")
+  @Option(
+    help: ArgumentHelp(
+      "What quantized matrices are multiplied by: float32, exact, the default of logits and eval; "
+        + "int8, several times faster, the default of run, chat and bench."))
+  var activations: LanguageModel.Activations?
+
+  @Option(
+    help: ArgumentHelp(
+      "What keys and values are kept in: float32, float16 or int8. Default: float32, with int8 "
+        + "activations float16."))
   var kvCache: KeyValueRows.ElementType?
 
   func validate() throws {
@@ -16,13 +26,33 @@ struct RuntimeOptions: ParsableArguments {
     }
   }
 
-  /// Loads a model to be computed with.
-  func load(_ model: ModelArgument) throws -> LanguageModel {
-    if let threads { Parallel.threads = threads }
-    return try model.load()
+  /// Loads a model the way results are measured: exact unless asked otherwise.
+  func loadForMeasuring(_ path: String) throws -> LanguageModel {
+    try load(path, activations: activations ?? .float32)
   }
 
-  func cacheType(for model: LanguageModel) -> KeyValueRows.ElementType { kvCache ?? .float32 }
+  /// Loads a model the way it is used: fast unless asked otherwise.
+  func loadForUse(_ path: String) throws -> LanguageModel {
+    if let threads { Parallel.threads = threads }
+    let model = try LanguageModel.load(path)
+    return configured(model, activations ?? (model.isQuantized ? .int8 : .float32))
+  }
+
+  private func load(_ path: String, activations: LanguageModel.Activations) throws
+    -> LanguageModel
+  {
+    if let threads { Parallel.threads = threads }
+    return configured(try LanguageModel.load(path), activations)
+  }
+
+  private func configured(_ model: LanguageModel, _ activations: LanguageModel.Activations)
+    -> LanguageModel
+  {
+    var model = model.withActivations(activations)
+    model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)
+    return model
+  }
 }
 
 extension KeyValueRows.ElementType: ExpressibleByArgument {}
+extension LanguageModel.Activations: ExpressibleByArgument {}

@@ -20,6 +20,11 @@ public struct Block: Sendable {
   public var queryNorm: Norm?
   public var keyNorm: Norm?
 
+  /// All matrices in the order of computation.
+  public var linears: [Linear] {
+    attentionInputs + [attentionOutput] + feedForwardInputs + [feedForwardOutput]
+  }
+
   public struct Norms: Sendable {
     public var before: Norm?
     public var output: Norm?
