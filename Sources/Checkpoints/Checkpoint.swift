@@ -134,7 +134,9 @@ public final class Checkpoint: Sendable {
     guard let views else { return try storedTensor(name) }
     guard let view = views[name] else { throw .missingTensors([name], in: path) }
     let stored = try storedTensor(view.source)
-    return view.read?(stored) ?? stored
+    guard let read = view.read else { return stored }
+    defer { stored.giveBack() }
+    return read(stored)
   }
 
   private func storedTensor(_ name: String) throws(CheckpointError) -> Tensor {

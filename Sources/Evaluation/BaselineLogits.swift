@@ -119,7 +119,7 @@ public struct BaselineLogits: Sendable {
       case .model(let model):
         while hidden.map({ hiddenStart + $0.rows <= rows.lowerBound }) ?? true {
           let start = hiddenStart + (hidden?.rows ?? 0)
-          let end = min(start + LanguageModel.chunkTokens, tokens.count)
+          let end = min(start + model.chunkTokens, tokens.count)
           guard let cache, start < end else { preconditionFailure("rows lie inside the window") }
           hidden = try model.hidden(Array(tokens[start..<end]), cache: cache)
           hiddenStart = start

@@ -2,8 +2,9 @@ public import Tensors
 
 extension LanguageModel {
   /// Tokens that pass through the blocks together: enough to reuse every weight often, few enough
-  /// that a 32k-token window needs no more activation memory than a short one.
-  public static let chunkTokens = 512
+  /// that a 32k-token window needs no more activation memory than a short one. Packed weights are
+  /// opened fast, so fewer tokens repay it; dense ones are widened for sgemm.
+  public var chunkTokens: Int { activations == .int8 ? 128 : 512 }
 
   /// Runs a long text chunk by chunk and hands each chunk's hidden states over.
   ///
@@ -17,7 +18,7 @@ extension LanguageModel {
     }
     var start = 0
     while start < tokens.count {
-      let end = min(start + Self.chunkTokens, tokens.count)
+      let end = min(start + chunkTokens, tokens.count)
       try consume(start, hidden(Array(tokens[start..<end]), cache: cache))
       start = end
     }
@@ -34,7 +35,7 @@ extension LanguageModel {
   ) throws {
     let wanted = rows ?? 0..<tokens.count
     let cache = cache(plannedLength: tokens.count)
-    let step = max(1, min(Self.chunkTokens, (1 << 24) / configuration.vocabularySize))
+    let step = max(1, min(chunkTokens, (1 << 24) / configuration.vocabularySize))
     try forEachChunk(of: tokens, cache: cache) { start, hidden in
       let inChunk = wanted.clamped(to: start..<(start + hidden.rows))
       for first in stride(from: inChunk.lowerBound, to: inChunk.upperBound, by: step) {

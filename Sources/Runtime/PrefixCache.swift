@@ -56,7 +56,7 @@ public final class PrefixCache {
     var last: Tensor?
     while tokens.count < prompt.count {
       if isCancelled() { return nil }
-      let end = min(tokens.count + LanguageModel.chunkTokens, prompt.count)
+      let end = min(tokens.count + model.chunkTokens, prompt.count)
       let hidden = try append(Array(prompt[tokens.count..<end]))
       last = hidden.rows((hidden.rows - 1)..<hidden.rows)
     }
