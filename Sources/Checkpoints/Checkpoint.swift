@@ -183,6 +183,10 @@ public final class Checkpoint: Sendable {
 
   // MARK: Files
 
+  /// What changes when a file of weights does: path, size and time of modification of each. Reads
+  /// nothing, so a cache can be looked for by it at every start.
+  public var stamps: [String] { files.map { "\($0.file.path) \($0.file.stamp)" } }
+
   /// Paths of the files that hold the weights, in order.
   public var weightFiles: [String] { files.map(\.file.path) }
 

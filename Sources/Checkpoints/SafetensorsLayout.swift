@@ -104,7 +104,8 @@ struct SafetensorsLayout {
       : "\(stem)-\(padded(index + 1))-of-\(padded(count)).safetensors"
   }
 
-  /// The length, then the JSON, padded with spaces so that the numbers start at a multiple of 8.
+  /// The length, then the JSON, padded with spaces so that the numbers start on a cache line when the
+  /// file is mapped (the format asks for a multiple of 8).
   private static func header(
     _ tensors: [TensorDeclaration], _ ranges: [(Int, Range<Int>)], _ metadata: [(String, String)]
   ) -> [UInt8] {
@@ -123,7 +124,7 @@ struct SafetensorsLayout {
       members.append((tensor.name, entry))
     }
     var text = JSON.object(JSONObject(members)).serialized(pretty: false)
-    while text.count % 8 != 0 { text.append(UInt8(ascii: " ")) }
+    while (text.count + 8) % 64 != 0 { text.append(UInt8(ascii: " ")) }
     return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text
   }
 

@@ -52,9 +52,7 @@ public struct PackedWeight: Weight {
   ///   multiple of 32.
   public init?(packing weight: GroupQuantizedWeight) {
     let view = Unshared(weight.kernelView)
-    let layout = pare_packed_affine_layout(
-      weight.outputs, weight.inputs, view.value.group, view.value.bits, view.value.scale_type,
-      view.value.zeros == nil ? 0 : 1)
+    let layout = Self.layout(of: weight)
     guard layout.form != PARE_PACKED_NONE else { return nil }
     let codes = weight.codes
     let storage = Self.pack(layout, rowBytes: view.value.code_stride) { layout, group, target in
@@ -69,6 +67,37 @@ public struct PackedWeight: Weight {
     }
     weight.giveBack()
     self.init(layout: layout, storage: storage, storedBytes: weight.storedBytes)
+  }
+
+  /// What a cache keeps: bytes `[groups, stride]`.
+  package var data: Tensor {
+    let groups = withUnsafePointer(to: layout.value) { pare_packed_groups($0) }
+    return Tensor(dtype: .uint8, shape: [groups, layout.value.stride], storage: storage)
+  }
+
+  /// Takes packed bytes that an earlier start made of the same stored matrix; nothing is copied.
+  /// - Returns: nil where the matrix has no packed form or `data` is not of its size.
+  package init?(of weight: any StoredWeight, data: Tensor) {
+    let layout: pare_packed
+    switch weight {
+    case let blocks as BlockQuantizedWeight:
+      layout = pare_packed_blocks_layout(blocks.type.kernelType, blocks.outputs, blocks.inputs)
+    case let groups as GroupQuantizedWeight:
+      layout = Self.layout(of: groups)
+    default: return nil
+    }
+    let groups = withUnsafePointer(to: layout) { pare_packed_groups($0) }
+    guard layout.form != PARE_PACKED_NONE, data.dtype == .uint8,
+      data.shape == [groups, layout.stride], data.byteOffset == 0
+    else { return nil }
+    self.init(layout: layout, storage: data.storage, storedBytes: weight.storedBytes)
+  }
+
+  private static func layout(of weight: GroupQuantizedWeight) -> pare_packed {
+    let view = weight.kernelView
+    return pare_packed_affine_layout(
+      weight.outputs, weight.inputs, view.group, view.bits, view.scale_type,
+      view.zeros == nil ? 0 : 1)
   }
 
   /// Packs every row group by `body(layout, group, target)`, about a megabyte of rows at a time.

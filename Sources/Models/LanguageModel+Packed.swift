@@ -16,8 +16,21 @@ extension LanguageModel {
   ///
   /// Packing takes a copy of each matrix in memory and gives the file's pages back, so that no
   /// second copy stays resident. Call it on a model as loaded: packed matrices stay packed.
-  public func withActivations(_ activations: Activations) -> LanguageModel {
-    var model = activations == .int8 ? packed() : self
+  ///
+  /// - Parameter directory: keeps the packed matrices in a file there, as large as the quantized ones
+  ///   together, and maps it at the next start instead of packing again.
+  /// - Throws: only with a directory: `CheckpointError` if it cannot be written,
+  ///   `ModelError.badPackedCache` if the file of that name there is something else.
+  public func withActivations(
+    _ activations: Activations, cachedIn directory: String? = nil
+  ) throws -> LanguageModel {
+    var model = self
+    if activations == .int8 {
+      let cache = try directory.map { try PackedCache(of: self, in: $0) }
+      model = try replacingMatrices { try cache?.packed($0) ?? $0.packed }
+      try cache?.finish()
+      model.packedFile = cache?.file
+    }
     model.activations = activations
     return model
   }
@@ -29,29 +42,31 @@ extension LanguageModel {
     } || head.isQuantized
   }
 
-  /// Every quantized matrix packed where a packed form fits it.
-  func packed() -> LanguageModel {
+  /// Every matrix replaced, in the order of computation; a tied one once.
+  private func replacingMatrices(_ replace: (any Weight) throws -> any Weight) rethrows
+    -> LanguageModel
+  {
     var model = self
-    func pack(_ linear: inout Linear) { linear.weight = linear.weight.packed }
+    func pack(_ linear: inout Linear) throws { linear.weight = try replace(linear.weight) }
     for index in model.blocks.indices {
       for input in model.blocks[index].attentionInputs.indices {
-        pack(&model.blocks[index].attentionInputs[input])
+        try pack(&model.blocks[index].attentionInputs[input])
       }
-      pack(&model.blocks[index].attentionOutput)
+      try pack(&model.blocks[index].attentionOutput)
       for input in model.blocks[index].feedForwardInputs.indices {
-        pack(&model.blocks[index].feedForwardInputs[input])
+        try pack(&model.blocks[index].feedForwardInputs[input])
       }
-      pack(&model.blocks[index].feedForwardOutput)
+      try pack(&model.blocks[index].feedForwardOutput)
     }
     if var projection = embedding.projection {
-      pack(&projection)
+      try pack(&projection)
       model.embedding.projection = projection
     }
     if var projection = headProjection {
-      pack(&projection)
+      try pack(&projection)
       model.headProjection = projection
     }
-    model.head = model.head.packed
+    model.head = try replace(model.head)
     // A table that only looks rows up stays in its file.
     if configuration.head.isTied { model.embedding.table = model.head }
     return model
@@ -64,7 +79,7 @@ extension Weight {
   }
 
   /// The packed form of a quantized matrix, else the weight itself.
-  fileprivate var packed: any Weight {
+  var packed: any Weight {
     switch self {
     case let blocks as BlockQuantizedWeight: PackedWeight(packing: blocks) ?? self
     case let groups as GroupQuantizedWeight: PackedWeight(packing: groups) ?? self

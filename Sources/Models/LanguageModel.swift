@@ -16,6 +16,8 @@ public struct LanguageModel: Sendable {
   public var endTokens: [Int]
   /// What quantized matrices are multiplied by; see `withActivations`.
   public internal(set) var activations = Activations.float32
+  /// The file that packed matrices are mapped from, if they are.
+  var packedFile: Checkpoint?
   /// What new caches keep keys and values in.
   public var cacheType = KeyValueRows.ElementType.float32
 
@@ -63,6 +65,7 @@ public struct LanguageModel: Sendable {
     }
     for (tokens, cache) in texts { cache.advance(by: tokens.count) }
     try checkpoint.checkIntact()
+    try packedFile?.checkIntact()
     return finalNorm?(x) ?? x
   }
 

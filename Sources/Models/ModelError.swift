@@ -17,9 +17,12 @@ public enum ModelError: Error, CustomStringConvertible, Sendable {
   case badWeight(module: String, reason: String, path: String)
   case unsupportedQuantization(reason: String, path: String)
   case notForGGUF([String], path: String)
+  case badPackedCache(path: String, reason: String)
 
   public var description: String {
     switch self {
+    case .badPackedCache(let path, let reason):
+      "\(path) cannot serve as cache of packed weights: \(reason). Delete it to have it made again."
     case .missingConfiguration(let path):
       "\(path) has no config.json. Point at the folder of a Hugging Face checkpoint."
     case .malformedConfiguration(let path, let reason):

@@ -77,6 +77,10 @@ public final class MappedFile: @unchecked Sendable {
       || now.tv_nsec != modified.tv_nsec
   }
 
+  /// Tells this file from another of its name and from itself after a change: size and time of
+  /// modification.
+  public var stamp: String { "\(byteCount) \(modified.tv_sec).\(modified.tv_nsec)" }
+
   /// Tells the kernel that the pages wholly inside a range are no longer needed, so that a pass
   /// over a large file keeps only what it is working on resident.
   public func giveBack(_ range: Range<Int>) {

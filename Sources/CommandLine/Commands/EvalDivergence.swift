@@ -32,12 +32,6 @@ struct EvalDivergence: ParsableCommand {
 
   @OptionGroup var text: TextOptions
 
-  @Option(
-    help: ArgumentHelp(
-      "Keep the baseline's logits here and reuse them: 4 bytes × tokens × vocabulary.",
-      valueName: "directory"), completion: .directory)
-  var cache: String?
-
   @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
@@ -53,7 +47,7 @@ struct EvalDivergence: ParsableCommand {
   func run() throws {
     let measured = try Self.measure(
       try runtime.loadForMeasuring(model.model), baseline: try LanguageModel.load(baseline), text,
-      cache: cache)
+      cache: runtime.cache)
     let result = measured.divergence
     if report.json {
       try Console.print(measured.json)

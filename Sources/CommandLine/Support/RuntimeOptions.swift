@@ -20,6 +20,13 @@ struct RuntimeOptions: ParsableArguments {
         + "activations float16."))
   var kvCache: KeyValueRows.ElementType?
 
+  @Option(
+    help: ArgumentHelp(
+      "Keep packed weights here and map them at the next start: as large as the model. In eval "
+        + "divergence also the baseline's logits: 4 bytes × tokens × vocabulary.",
+      valueName: "directory"), completion: .directory)
+  var cache: String?
+
   func validate() throws {
     if let threads, !(1...256).contains(threads) {
       throw ValidationError("--threads must be between 1 and 256.")
@@ -35,20 +42,20 @@ struct RuntimeOptions: ParsableArguments {
   func loadForUse(_ path: String) throws -> LanguageModel {
     if let threads { Parallel.threads = threads }
     let model = try LanguageModel.load(path)
-    return configured(model, activations ?? (model.isQuantized ? .int8 : .float32))
+    return try configured(model, activations ?? (model.isQuantized ? .int8 : .float32))
   }
 
   private func load(_ path: String, activations: LanguageModel.Activations) throws
     -> LanguageModel
   {
     if let threads { Parallel.threads = threads }
-    return configured(try LanguageModel.load(path), activations)
+    return try configured(try LanguageModel.load(path), activations)
   }
 
-  private func configured(_ model: LanguageModel, _ activations: LanguageModel.Activations)
-    -> LanguageModel
-  {
-    var model = model.withActivations(activations)
+  private func configured(
+    _ model: LanguageModel, _ activations: LanguageModel.Activations
+  ) throws -> LanguageModel {
+    var model = try model.withActivations(activations, cachedIn: cache)
     model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)
     return model
   }

@@ -5,15 +5,15 @@
 #endif
 
 /// Two questions about a path before it is opened as a checkpoint.
-enum FileProbe {
-  static func exists(_ path: String) -> Bool {
+package enum FileProbe {
+  package static func exists(_ path: String) -> Bool {
     var status = stat()
     return stat(path, &status) == 0
   }
 
   /// Whether it is a file that starts as safetensors do, whatever its name: the header's length,
   /// then a brace.
-  static func isSafetensors(_ path: String) -> Bool {
+  package static func isSafetensors(_ path: String) -> Bool {
     var status = stat()
     guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, let file = fopen(path, "rb")
     else { return false }
