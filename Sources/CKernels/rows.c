@@ -208,33 +208,6 @@ PARE_KERNEL float pare_dot_f32(const void *w, const float *x, size_t count) {
   return sum;
 }
 
-PARE_KERNEL float pare_dot_bf16(const void *w, const float *x, size_t count) {
-  PARE_REASSOCIATE
-  const char *bytes = w;
-  float sum = 0;
-  for (size_t i = 0; i < count; i++) {
-    uint16_t half;
-    memcpy(&half, bytes + 2 * i, 2);
-    const uint32_t bits = (uint32_t)half << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    sum += value * x[i];
-  }
-  return sum;
-}
-
-PARE_KERNEL float pare_dot_f16(const void *w, const float *x, size_t count) {
-  PARE_REASSOCIATE
-  const char *bytes = w;
-  float sum = 0;
-  for (size_t i = 0; i < count; i++) {
-    _Float16 value;
-    memcpy(&value, bytes + 2 * i, 2);
-    sum += (float)value * x[i];
-  }
-  return sum;
-}
-
 double pare_dot_ref(const float *w, const float *x, size_t count) {
   double sum = 0;
   for (size_t i = 0; i < count; i++) sum += (double)w[i] * x[i];

@@ -183,7 +183,7 @@ private struct Reference {
     var random = TestRandom(seed: 902)
     let weight = try randomBlocks(.q4_K, rows: 5, columns: 256, &random)
     let packed = try #require(PackedWeight(packing: weight))
-    for value in [Float(0), 1e-38, -0x1p-140] {
+    for value in [0, 1e-38, -Float.leastNonzeroMagnitude] {
       let x = Tensor([Float](repeating: value, count: 256), shape: [1, 256])
       #expect(packed.multiply(x).array.allSatisfy { $0 == 0 })
     }

@@ -6,24 +6,38 @@ import Testing
 @Test func dotProductsReachEveryTail() {
   var numbers = TestNumbers(3)
   for count in tails {
-    let (w, x) = (numbers.tensor([count]), numbers.floats(count))
-    for type in [DType.float32, .bfloat16, .float16] {
-      let stored = w.converted(to: type)
-      let widened = stored.widened().array
-      let exact = pare_dot_ref(widened, x, count)
-      let size = zip(widened, x).reduce(0) { $0 + abs(Double($1.0) * Double($1.1)) }
-      // One byte further, where no element is aligned.
-      var bytes = [UInt8](repeating: 0, count: stored.byteCount + 1)
-      bytes.replaceSubrange(1..., with: stored.bytes)
-      for shift in [0, type == .float32 ? 0 : 1] {
-        let result = (shift == 0 ? Array(stored.bytes) + [0] : bytes).withUnsafeBytes { raw in
-          switch (type, raw.baseAddress.map { $0 + shift }) {
-          case (.float32, let base): pare_dot_f32(base, x, count)
-          case (.bfloat16, let base): pare_dot_bf16(base, x, count)
-          case (_, let base): pare_dot_f16(base, x, count)
-          }
-        }
-        #expect(abs(Double(result) - exact) <= 1e-6 * size + 1e-12, "\(type) \(count)")
+    let (w, x) = (numbers.floats(count), numbers.floats(count))
+    let size = zip(w, x).reduce(0) { $0 + abs(Double($1.0) * Double($1.1)) }
+    let gap = Double(pare_dot_f32(w, x, count)) - pare_dot_ref(w, x, count)
+    #expect(abs(gap) <= 1e-6 * size + 1e-12, "\(count)")
+  }
+}
+
+@Test(arguments: [
+  (DType.float32, PARE_DENSE_F32), (.bfloat16, PARE_DENSE_BF16), (.float16, PARE_DENSE_F16),
+])
+func denseRowsTimesFewTokensReachEveryTail(type: DType, kernelType: pare_dense_type) {
+  var numbers = TestNumbers(4)
+  for columns in tails where columns < 300 {
+    let rows = 1 + columns % 7
+    let stored = numbers.tensor([rows, columns]).converted(to: type)
+    // One byte further, where no element is aligned.
+    let shifted = [0] + Array(stored.bytes)
+    for tokens in 1...Int(PARE_DENSE_TOKENS) {
+      let x = numbers.floats(tokens * columns)
+      var results = [[Float]](repeating: [Float](repeating: 0, count: tokens * rows), count: 3)
+      shifted.withUnsafeBytes { bytes in
+        guard let base = bytes.baseAddress else { return }
+        pare_dense_multiply_rows(
+          kernelType, stored.rawPointer, columns, 0, rows, x, tokens, &results[0], rows)
+        pare_dense_multiply_rows(
+          kernelType, base + 1, columns, 0, rows, x, tokens, &results[1], rows)
+        pare_dense_multiply_rows_reference(
+          kernelType, base + 1, columns, 0, rows, x, tokens, &results[2], rows)
+      }
+      #expect(results[0] == results[1])
+      for (value, exact) in zip(results[0], results[2]) {
+        #expect(abs(value - exact) <= 1e-6 * Float(columns) + 1e-6, "\(columns) columns")
       }
     }
   }

@@ -2,6 +2,7 @@
 #define PARE_CKERNELS_H
 #include "attention.h"
 #include "blocks.h"
+#include "dense.h"
 #include "divergence.h"
 #include "files.h"
 #include "mapping.h"

@@ -45,9 +45,7 @@ size_t pare_argmax(const float *x, size_t count);
 /// y += a * x
 void pare_accumulate(float a, const float *x, float *y, size_t count);
 float pare_dot_f32(const void *w, const float *x, size_t count);
-float pare_dot_bf16(const void *w, const float *x, size_t count);
-float pare_dot_f16(const void *w, const float *x, size_t count);
-/// The same sum in double, in order: the reference for all three after widening.
+/// The same sum in double, in order: the reference.
 double pare_dot_ref(const float *w, const float *x, size_t count);
 
 #endif
