@@ -281,7 +281,7 @@ INLINE void NAME(multiply_vector)(
   const size_t blocks = matrix->columns / 32;
   const size_t block_bytes = 64 * (size_t)packed_bits(codes);
   const size_t per_unit = packed_unit_blocks(matrix, blocks_per_unit);
-  const int bias = NAME(bias)(codes, bias_code);
+  const int bias = NAME(bias)(codes, bias_code), chains = columns_per_scale / 16;
   for (size_t group = first; group < last; group++) {
     const uint8_t *p = matrix->data + group * matrix->stride;
     NAME(f32) total[STRIPS];
@@ -293,20 +293,21 @@ INLINE void NAME(multiply_vector)(
       for (int strip = 0; strip < STRIPS; strip++) NAME(open_header)(scales, p, strip, &h[strip]);
       for (size_t line = 0; line < header_bytes; line += 64) packed_ask(p + line, codes);
       p += header_bytes;
-#define BLOCK(b)                                                                             \
-  do {                                                                                       \
-    _Pragma("unroll") for (size_t line = 0; line < block_bytes; line += 64) {                \
-      packed_ask(p + line, codes);                                                           \
-    }                                                                                        \
-    _Pragma("unroll") for (int strip = 0; strip < STRIPS; strip++) {                         \
-      struct NAME(scales) by;                                                                \
-      NAME(codes) c[8];                                                                      \
-      NAME(block_scales)(matrix, &h[strip], scales, bias, b, strip, &by);                    \
-      NAME(open_codes)(p, strip, codes, c);                                                  \
-      total[strip] = NAME(multiply_block)(                                                   \
-          &by, codes, columns_per_scale, bias_kind, bias, 2, c, x + start + (b), total[strip]); \
-    }                                                                                        \
-    p += block_bytes;                                                                        \
+#define BLOCK(b)                                                                         \
+  do {                                                                                   \
+    _Pragma("unroll") for (size_t line = 0; line < block_bytes; line += 64) {            \
+      packed_ask(p + line, codes);                                                       \
+    }                                                                                    \
+    _Pragma("unroll") for (int strip = 0; strip < STRIPS; strip++) {                     \
+      struct NAME(scales) by;                                                            \
+      NAME(codes) c[8];                                                                  \
+      NAME(block_scales)(matrix, &h[strip], scales, bias, b, strip, &by);                \
+      NAME(open_codes)(p, strip, codes, c);                                              \
+      total[strip] = NAME(multiply_block)(                                               \
+          &by, codes, columns_per_scale, bias_kind, bias, chains, c, x + start + (b),    \
+          total[strip]);                                                                 \
+    }                                                                                    \
+    p += block_bytes;                                                                    \
   } while (0)
       if (blocks_per_unit == 8) {
         // Always whole: the shifts that find a block's scales become constants.
@@ -389,7 +390,7 @@ INLINE void NAME(multiply_tile)(
     const struct NAME(panel) * panel, size_t blocks, const struct pare_activations *x,
     size_t x_stride, size_t tokens, int adds, float *y, size_t y_stride, size_t rows, int codes,
     int columns_per_scale, int bias_kind, int bias_code) {
-  const int bias = NAME(bias)(codes, bias_code);
+  const int bias = NAME(bias)(codes, bias_code), chains = tokens < 4 ? columns_per_scale / 16 : 1;
   NAME(f32) total[TOKENS];
   _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
     total[t] = (NAME(f32))0;
@@ -408,7 +409,7 @@ INLINE void NAME(multiply_tile)(
     }
     _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
       total[t] = NAME(multiply_block)(
-          &by, codes, columns_per_scale, bias_kind, bias, 1, panel->codes, x + t, total[t]);
+          &by, codes, columns_per_scale, bias_kind, bias, chains, panel->codes, x + t, total[t]);
     }
   }
   _Pragma("unroll") for (size_t t = 0; t < tokens; t++) {
@@ -451,6 +452,7 @@ INLINE void NAME(multiply_matrix)(
         TILES(8)
 #endif
         TILES(4)
+        TILES(2)
         TILES(1)
 #undef TILES
       }
