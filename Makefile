@@ -3,7 +3,7 @@ SWIFT ?= swift
 PREFIX ?= /usr/local
 PARE = .build/release/pare
 
-.PHONY: help demo test long-test build install format format-check bench readme clean setup
+.PHONY: help demo test long-test build install format format-check bench bench-runtime readme clean setup
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -38,8 +38,13 @@ bench: build ## Measure speed and memory on a synthetic model (needs python3 wit
 	test -d .build/synthetic || python3 Scripts/make-synthetic-model.py --out .build/synthetic
 	python3 Benchmarks/spine.py --pare $(PARE) --model .build/synthetic --out .build/spine.json
 
-readme: build ## Measure the README's tables anew
-	python3 Scripts/update-readme.py --pare $(PARE) --bench .build/spine.json
+bench-runtime: build ## Compare the runtime with llama.cpp (needs llama-cpp-python besides)
+	test -d .build/synthetic-32k || python3 Scripts/make-synthetic-model.py --out .build/synthetic-32k --vocabulary 32000
+	python3 Benchmarks/runtime.py --pare $(PARE) --model .build/synthetic-32k --work .build/runtime --out .build/runtime.json
+	python3 Benchmarks/quantize.py --pare $(PARE) --file .build/runtime/f16.gguf --work .build/runtime
+
+readme: build ## Write the README's tables from those measurements, the small ones anew
+	python3 Scripts/update-readme.py --pare $(PARE) --bench .build/spine.json --runtime .build/runtime.json
 
 clean: ## Remove everything that was built
 	rm -rf .build

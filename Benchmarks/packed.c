@@ -2,7 +2,7 @@
 // prefill (many tokens) as billions of multiplications and additions a second.
 //
 //   clang -O2 -ISources/CKernels/include Benchmarks/packed.c \
-//     Sources/CKernels/{packed,packed_rows,pool,quantize_groups,quantize_groups_reference}.c \
+//     Sources/CKernels/{packed,packed_rows,packed_decode,pool,quantize_groups,quantize_groups_reference}.c \
 //     -lm -lpthread -o packed-bench
 //   ./packed-bench [--threads N] [--level 0..3] [--type NAME] [--tokens N] [--megabytes N]
 #include <math.h>

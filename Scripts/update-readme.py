@@ -2,14 +2,18 @@
 """Writes measured tables between the markers of README.md.
 
     python3 Scripts/update-readme.py --pare .build/release/pare [--bench FILE.json]
+        [--runtime FILE.json]
 
-The demo's table is measured now; the benchmark's comes from the file that Benchmarks/spine.py wrote.
+The demo's table and that of the activations are measured now; the benchmarks' come from the files that
+Benchmarks/spine.py and Benchmarks/runtime.py wrote.
 """
 import argparse
 import json
 import pathlib
 import re
+import statistics
 import subprocess
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -32,6 +36,43 @@ def demo(pare: str) -> str:
     return table(["weights", "bytes", "bits per weight", "perplexity", "KL", "same top"], cells)
 
 
+def activations(pare: str) -> str:
+    """What int8 activations change, on the default model and the held-out stories."""
+    resources = ROOT / "Sources/Recipes/Resources"
+    cells = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ["q8_0", "q6_k", "q4_k_m", "q4_0", "q2_k", "tq2_0"]:
+            file = f"{folder}/{kind}.gguf"
+            subprocess.run([pare, "convert", resources / "stories", "--to", "gguf", "--type", kind,
+                            "-o", file], check=True, capture_output=True)
+            row = json.loads(subprocess.run(
+                [pare, "eval", "divergence", file, "--baseline", file, "--activations", "int8",
+                 "--file", resources / "held-out.txt", "--json"],
+                check=True, capture_output=True).stdout)
+            cells.append([
+                kind, f"{row['kl_mean']:.6f} ± {row['kl_standard_error']:.6f}",
+                f"{row['same_top'] * 100:.2f} %",
+                f"{row['delta_nll']:+.5f} ± {row['delta_nll_standard_error']:.5f}"])
+    return table(["weights", "KL of int8 from float32", "same top", "change of nll"], cells)
+
+
+def runtime(path: str) -> str:
+    def spread(values: list[float], decimals: int = 2) -> str:
+        return (f"{statistics.median(values):.{decimals}f} "
+                f"({min(values):.{decimals}f}–{max(values):.{decimals}f})")
+
+    rows = json.loads(pathlib.Path(path).read_text())["rows"]
+    return table(
+        ["file", "threads", "decode, tokens/s", "of llama.cpp", "of read bandwidth",
+         "prefill of 512, tokens/s", "of llama.cpp", "start to first token, of llama.cpp's",
+         "memory over the file"],
+        [[row["type"], str(row["threads"]), spread(row["decode"], 1), spread(row["decode ratio"]),
+          spread(row["share"]), spread(row["prefill"], 0), spread(row["prefill ratio"]),
+          spread(row["first ratio"]),
+          f"{(statistics.median(row['memory']) - row['file_bytes']) / 1e6:.0f} MB"]
+         for row in rows])
+
+
 def bench(path: str) -> str:
     report = json.loads(pathlib.Path(path).read_text())
     return table(["measured", "value"], [[r["what"], r["value"]] for r in report["rows"]])
@@ -46,9 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pare", required=True)
     parser.add_argument("--bench")
+    parser.add_argument("--runtime")
     options = parser.parse_args()
     readme = ROOT / "README.md"
     text = replace(readme.read_text(), "demo", demo(options.pare))
+    text = replace(text, "activations", activations(options.pare))
+    if options.runtime:
+        text = replace(text, "runtime", runtime(options.runtime))
     if options.bench:
         text = replace(text, "bench", bench(options.bench))
     readme.write_text(text)

@@ -105,4 +105,12 @@ static inline size_t packed_header_bytes(
   return (bytes * PARE_PACKED_ROWS + 63) / 64 * 64;
 }
 
+/// What a form is made of.
+struct form_traits {
+  int codes, scales, columns_per_scale, bias_kind, bias_code;
+  size_t blocks_per_unit;
+};
+
+extern const struct form_traits packed_traits[PARE_PACKED_FORMS];
+
 #endif

@@ -30,7 +30,14 @@ struct Pare: ParsableCommand {
 
   static func main() {
     Interruption.install()
-    main(nil)
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch {
+      // What fails because an interruption took its output away is no error of its own.
+      Interruption.waitIfEnding()
+      exit(withError: error)
+    }
   }
 }
 
@@ -50,6 +57,7 @@ enum Interruption {
         {
           return
         }
+        isEnding.store(true, ordering: .sequentiallyConsistent)
         OutputDirectory.discardAllActive()
         exit(code)
       }
@@ -60,6 +68,13 @@ enum Interruption {
     signal(SIGPIPE, SIG_DFL)
     // A file-size limit is an error of the write, like a full disk, not a reason to die.
     signal(SIGXFSZ, SIG_IGN)
+  }
+
+  private static let isEnding = Atomic<Bool>(false)
+
+  /// Never returns once an interruption has begun to end the program.
+  static func waitIfEnding() {
+    while isEnding.load(ordering: .sequentiallyConsistent) { pause() }
   }
 
   // MARK: Stopping an answer

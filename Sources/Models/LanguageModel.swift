@@ -16,6 +16,9 @@ public struct LanguageModel: Sendable {
   public var endTokens: [Int]
   /// What quantized matrices are multiplied by; see `withActivations`.
   public internal(set) var activations = Activations.float32
+  /// Threads for passes of several tokens, which are bound by arithmetic, where decoding's number,
+  /// which is bound by memory, is not the best; nil: the same.
+  public var prefillThreads: Int?
   /// The file that packed matrices are mapped from, if they are.
   var packedFile: Checkpoint?
   /// What new caches keep keys and values in.
@@ -39,6 +42,11 @@ public struct LanguageModel: Sendable {
   public func hidden(_ texts: [(tokens: [Int], cache: KVCache)]) throws -> Tensor {
     for (tokens, cache) in texts { try check(tokens, after: cache.length) }
     guard !texts.isEmpty else { throw ModelError.noTokens }
+    let decodeThreads = Parallel.threads
+    if let prefillThreads, texts.contains(where: { $0.tokens.count > 1 }) {
+      Parallel.threads = prefillThreads
+    }
+    defer { Parallel.threads = decodeThreads }
     var tables: [(text: Int, RotaryConfiguration, RotaryTable)] = []
     func table(_ rotary: RotaryConfiguration?, _ text: Int) -> RotaryTable? {
       guard let rotary else { return nil }

@@ -11,8 +11,11 @@ import CKernels
 /// and go through single-threaded sgemm, the tiles spread over the pool. A tile's product does not
 /// depend on which thread computes it.
 extension Tensor {
-  /// Rows up to which dot products beat a widened tile.
+  /// Rows that one pass of the kernels over a matrix serves.
   package static let fewRows = Int(PARE_DENSE_TOKENS)
+  /// Rows up to which several passes over a part of the matrix that stays in the cache beat a widened
+  /// tile.
+  private static let severalRows = 6 * fewRows
 
   /// `x · Wᵀ`.
   ///
@@ -22,7 +25,7 @@ extension Tensor {
     precondition(
       weight.shape.count == 2 && weight.shape[1] == columns, "\(shape) · \(weight.shape)ᵀ")
     let width = columns
-    if rows > 0, rows <= Self.fewRows, let type = weight.denseType {
+    if rows > 0, rows <= Self.severalRows, let type = weight.denseType {
       return fewProducts(weight, type)
     }
     return tiledProduct(self, outputs: weight.shape[0]) { range, target in
@@ -58,7 +61,7 @@ extension Tensor {
     }
   }
 
-  /// Few rows times a matrix that is read once, as it lies in its file.
+  /// Few rows times a matrix that is read from memory once, as it lies in its file.
   private func fewProducts(_ weight: Tensor, _ type: pare_dense_type) -> Tensor {
     let (rows, width, outputs) = (rows, columns, weight.shape[0])
     let x = Unshared(floats)
@@ -66,10 +69,17 @@ extension Tensor {
     return Tensor(shape: [rows, outputs]) { target in
       guard let base = target.baseAddress else { return }
       let target = Unshared(base)
+      // A part of 16 rows stays in the second-level cache from pass to pass.
+      let part = rows <= Self.fewRows ? 64 : 16
       Parallel.ranges(outputs, of: 64) { range in
-        pare_dense_multiply_rows(
-          type, matrix.value, width, range.lowerBound, range.upperBound, x.value, rows,
-          target.value, outputs)
+        for first in stride(from: range.lowerBound, to: range.upperBound, by: part) {
+          for token in stride(from: 0, to: rows, by: Self.fewRows) {
+            pare_dense_multiply_rows(
+              type, matrix.value, width, first, min(first + part, range.upperBound),
+              x.value + token * width, min(Self.fewRows, rows - token),
+              target.value + token * outputs, outputs)
+          }
+        }
       }
     }
   }

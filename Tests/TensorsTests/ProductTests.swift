@@ -15,7 +15,7 @@ func productsAgreeWithDoublesForFewAndManyRows(type: DType) {
   var numbers = TestNumbers(8)
   for (outputs, width) in [(1, 1), (3, 5), (64, 64), (65, 63), (130, 200), (7, 1025)] {
     let w = numbers.tensor([outputs, width]).converted(to: type)
-    for rows in [1, 2, 4, 5, 33] {
+    for rows in [1, 2, 4, 5, 23, 24, 25, 33] {
       let x = numbers.tensor([rows, width])
       let result = x.multiplied(byTransposeOf: w)
       #expect(result.shape == [rows, outputs])

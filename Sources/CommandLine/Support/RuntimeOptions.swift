@@ -8,6 +8,9 @@ struct RuntimeOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Threads; default: the processors this process may use.")
   var threads: Int?
 
+  @Option(help: "Threads for reading prompts; default: as --threads.")
+  var threadsBatch: Int?
+
   @Option(
     help: ArgumentHelp(
       "What quantized matrices are multiplied by: float32, exact, the default of logits and eval; "
@@ -28,8 +31,10 @@ struct RuntimeOptions: ParsableArguments {
   var cache: String?
 
   func validate() throws {
-    if let threads, !(1...256).contains(threads) {
-      throw ValidationError("--threads must be between 1 and 256.")
+    for (name, count) in [("--threads", threads), ("--threads-batch", threadsBatch)] {
+      if let count, !(1...256).contains(count) {
+        throw ValidationError("\(name) must be between 1 and 256.")
+      }
     }
   }
 
@@ -57,6 +62,7 @@ struct RuntimeOptions: ParsableArguments {
   ) throws -> LanguageModel {
     var model = try model.withActivations(activations, cachedIn: cache)
     model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)
+    model.prefillThreads = threadsBatch
     return model
   }
 }
