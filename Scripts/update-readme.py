@@ -64,11 +64,11 @@ def runtime(path: str) -> str:
     rows = json.loads(pathlib.Path(path).read_text())["rows"]
     return table(
         ["file", "threads", "decode, tokens/s", "of llama.cpp", "of read bandwidth",
-         "prefill of 512, tokens/s", "of llama.cpp", "start to first token, of llama.cpp's",
-         "memory over the file"],
+         "prefill of 512, tokens/s", "of llama.cpp", "first token's time, of llama.cpp's",
+         "with --cache", "memory over the file"],
         [[row["type"], str(row["threads"]), spread(row["decode"], 1), spread(row["decode ratio"]),
           spread(row["share"]), spread(row["prefill"], 0), spread(row["prefill ratio"]),
-          spread(row["first ratio"]),
+          spread(row["first ratio"]), spread(row["cached ratio"]),
           f"{(statistics.median(row['memory']) - row['file_bytes']) / 1e6:.0f} MB"]
          for row in rows])
 

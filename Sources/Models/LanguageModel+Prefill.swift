@@ -4,7 +4,7 @@ extension LanguageModel {
   /// Tokens that pass through the blocks together: enough to reuse every weight often, few enough
   /// that a 32k-token window needs no more activation memory than a short one. Packed weights are
   /// opened fast, so fewer tokens repay it; dense ones are widened for sgemm.
-  public var chunkTokens: Int { activations == .int8 ? 128 : 512 }
+  public var chunkTokens: Int { activations == .int8 ? 128 : 256 }
 
   /// Runs a long text chunk by chunk and hands each chunk's hidden states over.
   ///
