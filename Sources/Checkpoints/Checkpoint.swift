@@ -115,6 +115,7 @@ public final class Checkpoint: Sendable {
 
   // MARK: Tensors
 
+  /// Whether there is a tensor of this name.
   public func contains(_ name: String) -> Bool { info(name) != nil }
 
   public func info(_ name: String) -> TensorInfo? {

@@ -3,7 +3,9 @@ import Tensors
 /// An array of GGUF metadata, kept as the file spells it: a vocabulary of 256,000 tokens costs
 /// nothing until it is asked for. Arrays of arrays do not occur.
 public struct GGUFArray: Sendable {
+  /// The type of every element.
   public let elementType: GGUFValueType
+  /// How many elements there are.
   public let count: Int
   private let storage: Storage
 
@@ -20,24 +22,28 @@ public struct GGUFArray: Sendable {
     self.init(elementType: elementType, count: count, storage: storage)
   }
 
+  /// An array of strings, each as UTF-8 bytes.
   public init(strings: [[UInt8]]) {
     var bytes: [UInt8] = []
     for string in strings { bytes.append(ggufString: string) }
     self.init(.string, count: strings.count, bytes)
   }
 
+  /// An array of float32.
   public init(_ values: [Float]) {
     var bytes: [UInt8] = []
     for value in values { bytes.append(littleEndian: value.bitPattern) }
     self.init(.float32, count: values.count, bytes)
   }
 
+  /// An array of int32.
   public init(_ values: [Int32]) {
     var bytes: [UInt8] = []
     for value in values { bytes.append(littleEndian: value) }
     self.init(.int32, count: values.count, bytes)
   }
 
+  /// An array of bool, one byte each.
   public init(_ values: [Bool]) {
     self.init(.bool, count: values.count, values.map { $0 ? 1 : 0 })
   }
@@ -93,6 +99,7 @@ public struct GGUFArray: Sendable {
     return map(UInt32.self) { Float(bitPattern: UInt32(littleEndian: $0)) }
   }
 
+  /// The elements of an array of bool; nil for any other.
   public var bools: [Bool]? {
     guard elementType == .bool else { return nil }
     return map(UInt8.self) { $0 != 0 }

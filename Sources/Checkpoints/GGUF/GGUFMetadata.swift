@@ -1,10 +1,13 @@
 /// The keys and values of a GGUF file, in the order of the file, each key once.
 public struct GGUFMetadata: Sendable {
+  /// In the order of the file.
   public private(set) var keys: [String] = []
   private var values: [String: GGUFValue] = [:]
 
+  /// No keys yet.
   public init() {}
 
+  /// The value of a key; nil where the file has none.
   public subscript(_ key: String) -> GGUFValue? { values[key] }
 
   /// Appends a value, or replaces the one of this key where it stands.

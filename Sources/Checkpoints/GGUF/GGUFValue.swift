@@ -42,6 +42,7 @@ public enum GGUFValue: Sendable {
   case int64(Int64)
   case float64(Double)
 
+  /// A string value, as UTF-8 bytes.
   public init(_ text: String) { self = .string(Array(text.utf8)) }
 
   public var type: GGUFValueType {

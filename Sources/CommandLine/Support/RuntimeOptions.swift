@@ -40,27 +40,21 @@ struct RuntimeOptions: ParsableArguments {
 
   /// Loads a model the way results are measured: exact unless asked otherwise.
   func loadForMeasuring(_ path: String) throws -> LanguageModel {
-    try load(path, activations: activations ?? .float32)
+    try load(path) { _ in .float32 }
   }
 
   /// Loads a model the way it is used: fast unless asked otherwise.
   func loadForUse(_ path: String) throws -> LanguageModel {
-    if let threads { Parallel.threads = threads }
-    let model = try LanguageModel.load(path)
-    return try configured(model, activations ?? (model.isQuantized ? .int8 : .float32))
+    try load(path) { $0.isQuantized ? .int8 : .float32 }
   }
 
-  private func load(_ path: String, activations: LanguageModel.Activations) throws
-    -> LanguageModel
-  {
-    if let threads { Parallel.threads = threads }
-    return try configured(try LanguageModel.load(path), activations)
-  }
-
-  private func configured(
-    _ model: LanguageModel, _ activations: LanguageModel.Activations
+  private func load(
+    _ path: String, default activationsOf: (LanguageModel) -> LanguageModel.Activations
   ) throws -> LanguageModel {
-    var model = try model.withActivations(activations, cachedIn: cache)
+    if let threads { Parallel.threads = threads }
+    let stored = try LanguageModel.load(path)
+    let activations = activations ?? activationsOf(stored)
+    var model = try stored.withActivations(activations, cachedIn: cache)
     model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)
     model.prefillThreads = threadsBatch
     return model
