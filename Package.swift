@@ -51,18 +51,30 @@ let package = Package(
     module("Models", ["CKernels", "Tensors", "Codecs", "Text", "Checkpoints"]),
     module("Runtime", ["Tensors", "Checkpoints", "Models", "Tokenizers"]),
     module("Evaluation", ["CKernels", "Tensors", "Models", "Runtime", "Tokenizers"]),
+    module(
+      "Training",
+      [
+        "CKernels", "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
+        "Evaluation",
+      ]),
     module("Quantization", ["CKernels", "Tensors", "Codecs"]),
+    module(
+      "Distillation",
+      [
+        "CKernels", "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
+        "Evaluation", "Training",
+      ]),
     module(
       "Recipes",
       [
         "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
-        "Evaluation", "Quantization", yams,
+        "Evaluation", "Training", "Quantization", "Distillation", yams,
       ], resources: [.copy("Resources/stories"), .copy("Resources/held-out.txt")]),
     .executableTarget(
       name: "pare",
       dependencies: [
         "Recipes", "Checkpoints", "Codecs", "Evaluation", "Models", "Runtime", "Tensors", "Text",
-        "Tokenizers", argumentParser,
+        "Tokenizers", "Training", "Distillation", argumentParser,
       ],
       path: "Sources/CommandLine",
       swiftSettings: strict),
@@ -82,12 +94,24 @@ let package = Package(
         "Tensors", "Text", "Models", "Tokenizers", "Runtime", "Evaluation", "Checkpoints",
       ]),
     tests(
+      "TrainingTests",
+      ["TestSupport"] + [
+        "CKernels", "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime",
+        "Evaluation", "Training",
+      ]),
+    tests(
+      "DistillationTests",
+      ["TestSupport"] + [
+        "CKernels", "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime",
+        "Evaluation", "Training", "Distillation",
+      ]),
+    tests(
       "QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
     tests(
       "RecipesTests",
       ["TestSupport"] + [
         "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation",
-        "Quantization", "Recipes",
+        "Training", "Quantization", "Distillation", "Recipes",
       ]),
     tests("CommandLineTests", ["TestSupport"] + ["pare", "Text", "Checkpoints"]),
   ]

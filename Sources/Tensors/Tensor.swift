@@ -1,3 +1,5 @@
+import CKernels
+
 /// A row-major array of numbers over shared storage. Arithmetic is in `Float` and eager; tensors of
 /// other element types are read through `widened()` or by kernels that widen as they go.
 public struct Tensor: Sendable {
@@ -7,6 +9,8 @@ public struct Tensor: Sendable {
   package let storage: Storage
   /// Where this tensor's first byte lies in `storage`.
   package let byteOffset: Int
+  /// Its place in a recorded computation; nil while nothing is to be differentiated.
+  package var node: GradientNode?
 
   package init(dtype: DType, shape: [Int], storage: Storage, byteOffset: Int = 0) {
     precondition(byteOffset >= 0)
@@ -64,15 +68,38 @@ public struct Tensor: Sendable {
 
   public func reshaped(_ shape: [Int]) -> Tensor {
     precondition(shape.reduce(1, *) == count)
-    return Tensor(dtype: dtype, shape: shape, storage: storage, byteOffset: byteOffset)
+    let view = Tensor(dtype: dtype, shape: shape, storage: storage, byteOffset: byteOffset)
+    guard node != nil else { return view }
+    return view.recorded(from: [self]) { self.receive($0) }
   }
 
   /// Rows `range` of a matrix, sharing storage.
   public func rows(_ range: Range<Int>) -> Tensor {
     precondition(shape.count == 2 && range.lowerBound >= 0 && range.upperBound <= shape[0])
-    return Tensor(
+    let view = Tensor(
       dtype: dtype, shape: [range.count, shape[1]], storage: storage,
       byteOffset: byteOffset + range.lowerBound * shape[1] * dtype.byteCount)
+    guard node != nil, range.count < shape[0] else {
+      return view.recorded(from: [self]) { self.receive($0) }
+    }
+    return view.recorded(from: [self]) { gradient in
+      self.accumulate { target, isFirst in
+        if isFirst { target.update(repeating: 0, count: self.count) }
+        pare_accumulate(
+          1, gradient.floats, target + range.lowerBound * self.columns, gradient.count)
+      }
+    }
+  }
+
+  /// Adds in place: for sums whose one owner the caller is.
+  func add(_ other: Tensor) {
+    precondition(count == other.count)
+    let target = Unshared(UnsafeMutablePointer(mutating: floats))
+    let source = Unshared(other.floats)
+    Parallel.ranges(count, of: Self.pieceSize) { range in
+      let at = target.value + range.lowerBound
+      pare_add(at, source.value + range.lowerBound, at, range.count)
+    }
   }
 
   /// A copy of a float32 tensor's elements.
