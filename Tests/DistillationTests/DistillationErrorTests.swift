@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Distillation
+import Distillation
 
 struct DistillationErrorTests {
   @Test func errorsNameTheSettingItsValueAndWhatToDo() {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Training
+import Training
 
 struct TrainingErrorTests {
   @Test func errorsNameTheSettingItsValueAndWhatToDo() {
