@@ -67,7 +67,7 @@ public struct GroupQuantizedWeight: StoredWeight {
 
   public func multiply(_ x: Tensor) -> Tensor {
     precondition(x.columns == inputs, "\(x.columns) columns times a weight of \(inputs) inputs")
-    return packedProduct(x)
+    return recordingInput(x, packedProduct(x))
   }
 
   public func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {

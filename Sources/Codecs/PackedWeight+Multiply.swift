@@ -4,7 +4,8 @@ public import Tensors
 extension PackedWeight {
   public func multiply(_ x: Tensor) -> Tensor {
     precondition(x.columns == inputs, "\(x.columns) columns times a weight of \(inputs) inputs")
-    return multiply(QuantizedActivations(x))
+    // On the way back rounding the activations counts as the identity (Bengio et al. 2013).
+    return recordingInput(x, multiply(QuantizedActivations(x)))
   }
 
   /// `x · Wᵀ` for activations that are quantized already, as several matrices with the same input

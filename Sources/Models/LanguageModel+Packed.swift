@@ -27,7 +27,11 @@ extension LanguageModel {
     var model = self
     if activations == .int8 {
       let cache = try directory.map { try PackedCache(of: self, in: $0) }
-      model = try replacingMatrices { try cache?.packed($0) ?? $0.packed }
+      model = try mapped(matrix: { declaration, weight in
+        // A table that only looks rows up stays in its file.
+        if declaration.role == .embedding, !configuration.head.isTied { return weight }
+        return try cache?.packed(weight) ?? weight.packed
+      })
       try cache?.finish()
       model.packedFile = cache?.file
     }
@@ -40,36 +44,6 @@ extension LanguageModel {
     blocks.contains { block in
       block.linears.contains { $0.weight.isQuantized }
     } || head.isQuantized
-  }
-
-  /// Every matrix replaced, in the order of computation; a tied one once.
-  private func replacingMatrices(_ replace: (any Weight) throws -> any Weight) rethrows
-    -> LanguageModel
-  {
-    var model = self
-    func pack(_ linear: inout Linear) throws { linear.weight = try replace(linear.weight) }
-    for index in model.blocks.indices {
-      for input in model.blocks[index].attentionInputs.indices {
-        try pack(&model.blocks[index].attentionInputs[input])
-      }
-      try pack(&model.blocks[index].attentionOutput)
-      for input in model.blocks[index].feedForwardInputs.indices {
-        try pack(&model.blocks[index].feedForwardInputs[input])
-      }
-      try pack(&model.blocks[index].feedForwardOutput)
-    }
-    if var projection = embedding.projection {
-      try pack(&projection)
-      model.embedding.projection = projection
-    }
-    if var projection = headProjection {
-      try pack(&projection)
-      model.headProjection = projection
-    }
-    model.head = try replace(model.head)
-    // A table that only looks rows up stays in its file.
-    if configuration.head.isTied { model.embedding.table = model.head }
-    return model
   }
 }
 

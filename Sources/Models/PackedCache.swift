@@ -9,7 +9,7 @@ import Tensors
 /// model has another file, and looking for one reads nothing of the weights.
 final class PackedCache {
   /// Changes with the packed layouts.
-  private static let kind = "pare-packed-1"
+  private static let kind = "pare-packed-2"
 
   private let path: String
   private let key: String

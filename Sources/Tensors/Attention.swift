@@ -4,6 +4,7 @@ import CKernels
   import Accelerate
 #else
   import COpenBLAS
+  import Glibc
 #endif
 
 /// What shapes attention scores besides the causal order.
@@ -40,6 +41,7 @@ extension Tensor {
   ) -> Tensor {
     precondition(queries.columns == heads * stored.headDim && heads % stored.heads == 0)
     precondition(start + queries.rows <= stored.capacity)
+    precondition(queries.node == nil, "the rows of a cache have no place in a computation")
     let attention = Attention(
       queries: queries, stored: stored, start: start, group: heads / stored.heads, mask: mask)
     return queries.rows == 1 ? attention.ofOneToken() : attention.ofManyTokens()
@@ -48,40 +50,45 @@ extension Tensor {
 
 /// The query heads that share a key and value head are worked on together, so that each cached row
 /// is read and widened once for all of them.
-private struct Attention {
+struct Attention {
   var queries: Tensor
   var stored: KeyValueRows
+  /// Position of the first query.
   var start: Int
+  /// Row of this text's first token, where queries and keys of several lie in one matrix.
+  var firstRow = 0
   /// Query heads per key and value head.
   var group: Int
   var mask: AttentionMask
 
   /// Keys per tile: the scores of a tile stay in the second-level cache.
-  private static let keyTile = 128
+  static let keyTile = 128
   /// Keys that one piece of a long text's decoding step covers.
   private static let spanKeys = 512
 
-  private var headDim: Int { stored.headDim }
-  private var rowStride: Int { queries.columns }
+  var headDim: Int { stored.headDim }
+  var rowStride: Int { queries.columns }
 
   private func slopes(of keyValueHead: Int) -> [Float]? {
     mask.alibiSlopes.map { Array($0[(keyValueHead * group)..<((keyValueHead + 1) * group)]) }
   }
 
-  private func keys(_ head: Int, _ row: Int) -> UnsafeRawPointer {
-    stored.keys.rawPointer + (head * stored.capacity + row) * headDim * stored.type.byteCount
+  func keys(_ head: Int, _ row: Int) -> UnsafeRawPointer {
+    stored.keys.rawPointer + (head * stored.capacity + firstRow + row) * headDim
+      * stored.type.byteCount
   }
 
-  private func values(_ head: Int, _ row: Int) -> UnsafeRawPointer {
-    stored.values.rawPointer + (head * stored.capacity + row) * headDim * stored.type.byteCount
+  func values(_ head: Int, _ row: Int) -> UnsafeRawPointer {
+    stored.values.rawPointer + (head * stored.capacity + firstRow + row) * headDim
+      * stored.type.byteCount
   }
 
   private func scales(_ tensor: Tensor?, _ head: Int, _ row: Int) -> UnsafePointer<Float>? {
-    tensor.map { $0.floats + head * stored.capacity + row }
+    tensor.map { $0.floats + head * stored.capacity + firstRow + row }
   }
 
   /// First key that a query at `position` sees.
-  private func firstKey(_ position: Int) -> Int {
+  func firstKey(_ position: Int) -> Int {
     mask.slidingWindow.map { max(0, position - $0 + 1) } ?? 0
   }
 
@@ -148,8 +155,7 @@ private struct Attention {
   func ofManyTokens() -> Tensor {
     useOneBLASThread()
     let tokens = queries.rows
-    // Tokens per tile: with the group's heads, some 128 rows.
-    let tile = max(1, 128 / group)
+    let tile = tileTokens
     let tiles = (tokens + tile - 1) / tile
     return Tensor(shape: queries.shape) { target in
       guard let base = target.baseAddress else { return }
@@ -163,9 +169,17 @@ private struct Attention {
     }
   }
 
+  /// Tokens per tile: with the group's heads, some 128 rows.
+  var tileTokens: Int { max(1, 128 / group) }
+
   /// Some neighbouring tokens' queries of the heads that share one key and value head, laid out head
   /// by head as `[group, tokens, headDim]`.
-  private func run(head: Int, tokens: Range<Int>, into target: UnsafeMutablePointer<Float>) {
+  ///
+  /// - Parameter logSums: takes the logarithm of each softmax's denominator, `[rows, heads]`.
+  func run(
+    head: Int, tokens: Range<Int>, into target: UnsafeMutablePointer<Float>,
+    logSums: UnsafeMutablePointer<Float>? = nil
+  ) {
     let (dim, count, keyTile) = (headDim, tokens.count, Self.keyTile)
     let rows = group * count
     let scratchCount = rows * (keyTile + 2 * dim + 3) + keyTile * dim
@@ -179,7 +193,8 @@ private struct Attention {
       for member in 0..<group {
         for token in tokens {
           (gathered + (member * count + token - tokens.lowerBound) * dim).update(
-            from: queries.floats + token * rowStride + (head * group + member) * dim, count: dim)
+            from: queries.floats + (firstRow + token) * rowStride + (head * group + member) * dim,
+            count: dim)
         }
       }
       mixture.update(repeating: 0, count: rows * dim)
@@ -217,7 +232,11 @@ private struct Attention {
           let row = member * count + token - tokens.lowerBound
           pare_scale(
             mixture + row * dim, 1 / sum[row],
-            target + token * rowStride + (head * group + member) * dim, dim)
+            target + (firstRow + token) * rowStride + (head * group + member) * dim, dim)
+          if let logSums {
+            logSums[(firstRow + token) * stored.heads * group + head * group + member] =
+              maximum[row] + logf(sum[row])
+          }
         }
       }
     }

@@ -24,11 +24,30 @@ extension Tensor {
   public func multiplied(byTransposeOf weight: Tensor) -> Tensor {
     precondition(
       weight.shape.count == 2 && weight.shape[1] == columns, "\(shape) · \(weight.shape)ᵀ")
-    let width = columns
+    // The input is kept only for the gradient of a matrix that is trained.
+    let x = weight.node == nil ? nil : self
+    return transposedProduct(weight).recorded(from: self, weight) { [place] dy in
+      let (tokens, inputs, outputs) = (dy.rows, weight.shape[1], weight.shape[0])
+      place.receive(
+        .product(tokens, inputs, outputs, dy.operand(), weight.plain.widened().operand()))
+      guard let x else { return }
+      weight.place.accumulate { target, isFirst in
+        TiledProduct.run(
+          outputs, inputs, tokens, dy.operand(transposed: true), x.operand(), into: target,
+          stride: inputs, adding: !isFirst)
+      }
+    }
+  }
+
+  private func transposedProduct(_ weight: Tensor) -> Tensor {
+    let (width, outputs) = (columns, weight.shape[0])
     if rows > 0, rows <= Self.severalRows, let type = weight.denseType {
       return fewProducts(weight, type)
     }
-    return tiledProduct(self, outputs: weight.shape[0]) { range, target in
+    if weight.isPlainFloat {
+      return .product(rows, outputs, width, operand(), weight.operand(transposed: true))
+    }
+    return tiledProduct(self, outputs: outputs) { range, target in
       weight.widen((range.lowerBound * width)..<(range.upperBound * width), into: target)
     }
   }
@@ -37,7 +56,27 @@ extension Tensor {
   public func multiplied(by weight: Tensor) -> Tensor {
     precondition(
       weight.shape.count == 2 && weight.shape[0] == columns, "\(shape) · \(weight.shape)")
+    let x = weight.node == nil ? nil : self
+    return untransposedProduct(weight).recorded(from: self, weight) { [place] dy in
+      let (tokens, inputs, outputs) = (dy.rows, weight.shape[0], weight.shape[1])
+      place.receive(
+        .product(
+          tokens, inputs, outputs, dy.operand(),
+          weight.plain.widened().operand(transposed: true)))
+      guard let x else { return }
+      weight.place.accumulate { target, isFirst in
+        TiledProduct.run(
+          inputs, outputs, tokens, x.operand(transposed: true), dy.operand(), into: target,
+          stride: outputs, adding: !isFirst)
+      }
+    }
+  }
+
+  private func untransposedProduct(_ weight: Tensor) -> Tensor {
     let (inputs, outputs) = (columns, weight.shape[1])
+    if weight.isPlainFloat {
+      return .product(rows, outputs, inputs, operand(), weight.operand())
+    }
     return tiledProduct(self, outputs: outputs) { range, target in
       // The tile is wanted `[out, in]`: read a strip of columns, row by row.
       withUnsafeTemporaryAllocation(of: Float.self, capacity: range.count) { strip in

@@ -8,7 +8,7 @@ public final class Parameter: Sendable {
   public let name: String
   /// float32 or bfloat16; carries the node at which gradients arrive.
   public let tensor: Tensor
-  /// Whether weight decay applies: matrices that multiply, not norms, biases or embeddings.
+  /// Whether weight decay applies: matrices, not norms or biases (as the Hugging Face trainer has it).
   public let decays: Bool
   /// Whether it is a matrix inside a block, which Muon orthogonalizes.
   public let isBlockMatrix: Bool

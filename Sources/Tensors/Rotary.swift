@@ -1,3 +1,5 @@
+import CKernels
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -33,33 +35,53 @@ extension Tensor {
   /// Rotates every head of every row by its position.
   ///
   /// - Parameters:
-  ///   - table: must cover `start ..< start + rows`.
-  ///   - start: position of the first row.
+  ///   - table: must cover all positions.
+  ///   - start: position of the first row; the others follow.
   /// - Returns: as `self`, `[tokens, heads · headDim]`; dimensions beyond the table's are unchanged.
   public func rotated(by table: RotaryTable, heads: Int, headDim: Int, start: Int) -> Tensor {
+    rotated(by: table, heads: heads, headDim: headDim, segments: [start..<(start + rows)])
+  }
+
+  /// Rotates every head of every row by its position, where the rows are those of several texts.
+  ///
+  /// - Parameter segments: the positions of each text's rows, text after text.
+  package func rotated(
+    by table: RotaryTable, heads: Int, headDim: Int, segments: [Range<Int>]
+  ) -> Tensor {
     precondition(columns == heads * headDim && table.dimensions <= headDim)
-    precondition(table.positions.lowerBound <= start)
-    precondition(start + rows <= table.positions.upperBound)
+    precondition(rows == segments.reduce(0) { $0 + $1.count })
+    precondition(
+      segments.allSatisfy {
+        table.positions.lowerBound <= $0.lowerBound && $0.upperBound <= table.positions.upperBound
+      })
+    let angles = segments.flatMap { $0.map { $0 - table.positions.lowerBound } }
+    let rotated = rotated(angles, table, heads, headDim, direction: 1)
+    return rotated.recorded(from: self) { [place] gradient in
+      // The transpose of a rotation turns the other way.
+      place.receive(gradient.rotated(angles, table, heads, headDim, direction: -1))
+    }
+  }
+
+  /// - Parameter angles: the table's row for each row.
+  private func rotated(
+    _ angles: [Int], _ table: RotaryTable, _ heads: Int, _ headDim: Int, direction: Float
+  ) -> Tensor {
     let (columns, half) = (columns, table.dimensions / 2)
     let source = Unshared(floats)
-    let first = start - table.positions.lowerBound
     return Tensor(shape: shape) { target in
       guard let base = target.baseAddress else { return }
       let target = Unshared(base)
       Parallel.ranges(rows, of: max(1, Self.pieceSize / columns)) { range in
         table.cosines.withUnsafeBufferPointer { cosines in
           table.sines.withUnsafeBufferPointer { sines in
+            guard let cosines = cosines.baseAddress, let sines = sines.baseAddress else { return }
             for row in range {
-              let angle = (first + row) * half
+              let angle = angles[row] * half
               for head in 0..<heads {
-                let x = source.value + row * columns + head * headDim
-                let y = target.value + row * columns + head * headDim
-                for i in 0..<half {
-                  let (c, s) = (cosines[angle + i], sines[angle + i])
-                  y[i] = x[i] * c - x[i + half] * s
-                  y[i + half] = x[i + half] * c + x[i] * s
-                }
-                for i in stride(from: 2 * half, to: headDim, by: 1) { y[i] = x[i] }
+                let at = row * columns + head * headDim
+                pare_rotate(
+                  source.value + at, cosines + angle, sines + angle, direction, half, headDim,
+                  target.value + at)
               }
             }
           }

@@ -85,12 +85,22 @@ extension Tensor {
   /// What has arrived at a leaf, in this tensor's shape.
   public var gradient: Tensor? { node?.gradient?.reshaped(shape) }
 
+  /// Where this tensor's gradient goes, without the tensor's numbers: what a backward rule captures
+  /// of inputs it does not read.
+  package var place: GradientPlace { GradientPlace(node: node, shape: shape) }
+
   /// This result with a place in the computation it came from, if any of `parents` has one.
   ///
-  /// - Parameter backward: hands the gradients that follow from the result's to the parents, by
-  ///   `receive` or `accumulate`. What it captures is what stays in memory until then.
+  /// - Parameter backward: hands the gradients that follow from the result's to the places of the
+  ///   parents. What it captures is what stays in memory until then.
   package func recorded(
-    from parents: [Tensor], _ backward: @escaping (_ gradient: Tensor) -> Void
+    from parents: Tensor..., backward: @escaping (_ gradient: Tensor) -> Void
+  ) -> Tensor {
+    recorded(from: parents, backward: backward)
+  }
+
+  package func recorded(
+    from parents: [Tensor], backward: @escaping (_ gradient: Tensor) -> Void
   ) -> Tensor {
     let nodes = parents.compactMap(\.node)
     guard !nodes.isEmpty else { return self }
@@ -99,19 +109,35 @@ extension Tensor {
     copy.node = GradientNode(parents: nodes) { backward($0.reshaped(shape)) }
     return copy
   }
+}
 
-  /// Adds to this tensor's gradient; computed only where one is wanted.
+/// Where gradients of one tensor arrive; nowhere if it has no place in a computation.
+package struct GradientPlace: Sendable {
+  fileprivate let node: GradientNode?
+  package let shape: [Int]
+
+  package var isWanted: Bool { node != nil }
+
+  /// Adds to the gradient; computed only where one is wanted.
   package func receive(_ gradient: @autoclosure () -> Tensor) {
     guard let node else { return }
     let arriving = gradient()
-    precondition(arriving.count == count, "gradient \(arriving.shape) of \(shape)")
+    precondition(arriving.count == shape.reduce(1, *), "gradient \(arriving.shape) of \(shape)")
     node.receive(arriving)
   }
 
-  /// Lets `add` write into this tensor's gradient where it lies, for gradients that touch a part of
-  /// it or that a kernel can add by itself. When `isFirst`, the memory holds nothing yet.
+  /// Lets `add` write into the gradient where it lies, for gradients that touch a part of it or that
+  /// a kernel can add by itself. When `isFirst`, the memory holds nothing yet.
   package func accumulate(_ add: (UnsafeMutablePointer<Float>, _ isFirst: Bool) -> Void) {
     node?.accumulate(shape: shape, add)
+  }
+
+  /// As `accumulate`, on memory that starts as zeros.
+  package func accumulate(_ add: (UnsafeMutablePointer<Float>) -> Void) {
+    accumulate { target, isFirst in
+      if isFirst { target.initialize(repeating: 0, count: shape.reduce(1, *)) }
+      add(target)
+    }
   }
 }
 
@@ -130,7 +156,7 @@ public enum Tape {
     var stack: [(node: GradientNode, next: Int)] = []
     for (result, gradient) in roots {
       guard let node = result.node else { continue }
-      result.receive(gradient.plain)
+      node.receive(gradient.plain)
       guard seen.insert(ObjectIdentifier(node)).inserted else { continue }
       stack.append((node, 0))
       while let (node, next) = stack.last {
@@ -162,10 +188,11 @@ public enum Tape {
     // What the first run recorded is released here; only the result stays.
     let result = body(x.plain).plain
     let input = x.node == nil ? x.asLeaf : x
-    return result.recorded(from: [input]) { gradient in
-      let leaf = x.plain.asLeaf
+    let (place, values) = (x.place, x.plain)
+    return result.recorded(from: input) { gradient in
+      let leaf = values.asLeaf
       backward([(body(leaf), gradient)])
-      if let arrived = leaf.gradient { x.receive(arrived) }
+      if let arrived = leaf.gradient { place.receive(arrived) }
     }
   }
 }

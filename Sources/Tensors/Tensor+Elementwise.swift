@@ -39,83 +39,71 @@ extension Tensor {
   public static func + (a: Tensor, b: Tensor) -> Tensor {
     precondition(a.shape == b.shape, "\(a.shape) + \(b.shape)")
     let other = Unshared(b.floats)
-    return a.mapped { pare_add($0, other.value + $2, $1, $3) }
+    let sum = a.mapped { pare_add($0, other.value + $2, $1, $3) }
+    return sum.recorded(from: a, b) { [a = a.place, b = b.place] gradient in
+      a.receive(gradient)
+      b.receive(gradient)
+    }
   }
 
   public func multiplied(elementwise other: Tensor) -> Tensor {
     precondition(shape == other.shape, "\(shape) · \(other.shape)")
-    let other = Unshared(other.floats)
-    return mapped { pare_multiply($0, other.value + $2, $1, $3) }
+    let factors = Unshared(other.floats)
+    let product = mapped { pare_multiply($0, factors.value + $2, $1, $3) }
+    return product.recorded(from: self, other) { [a = self, b = other] gradient in
+      a.place.receive(gradient.multiplied(elementwise: b.plain))
+      b.place.receive(gradient.multiplied(elementwise: a.plain))
+    }
   }
 
-  public func scaled(by factor: Float) -> Tensor { mapped { pare_scale($0, factor, $1, $3) } }
+  public func scaled(by factor: Float) -> Tensor {
+    let product = mapped { pare_scale($0, factor, $1, $3) }
+    return product.recorded(from: self) { [place] in place.receive($0.scaled(by: factor)) }
+  }
+
+  public static func - (a: Tensor, b: Tensor) -> Tensor { a + b.scaled(by: -1) }
 
   /// cap · tanh(x / cap), which keeps scores within ±cap (Gemma 2).
-  public func softCapped(_ cap: Float) -> Tensor { mapped { pare_soft_cap($0, cap, $1, $3) } }
+  public func softCapped(_ cap: Float) -> Tensor {
+    let capped = mapped { pare_soft_cap($0, cap, $1, $3) }
+    return capped.recorded(from: self) { [place] gradient in
+      let arriving = Unshared(gradient.floats)
+      place.receive(
+        capped.mapped { pare_soft_cap_gradient($0, cap, arriving.value + $2, $1, $3) })
+    }
+  }
 
   public func activated(_ activation: Activation) -> Tensor {
     let kernel = activation.kernel
-    return mapped { pare_activate(kernel, $0, $1, $3) }
+    let activated = mapped { pare_activate(kernel, $0, $1, $3) }
+    return activated.recorded(from: self) { [x = self] gradient in
+      let arriving = Unshared(gradient.floats)
+      x.place.receive(
+        x.mapped { pare_activate_gradient(kernel, $0, arriving.value + $2, $1, $3) })
+    }
   }
 
   /// activation(gate) · up (Shazeer 2020, arXiv:2002.05202).
   public static func gated(_ gate: Tensor, _ up: Tensor, _ activation: Activation) -> Tensor {
     precondition(gate.shape == up.shape, "\(gate.shape) · \(up.shape)")
     let kernel = activation.kernel
-    let up = Unshared(up.floats)
-    return gate.mapped { source, target, offset, count in
+    let factors = Unshared(up.floats)
+    let gated = gate.mapped { source, target, offset, count in
       pare_activate(kernel, source, target, count)
-      pare_multiply(target, up.value + offset, target, count)
+      pare_multiply(target, factors.value + offset, target, count)
     }
-  }
-
-  /// Applies a kernel to each row.
-  private func mappedRows(
-    _ kernel:
-      @Sendable (_ source: UnsafePointer<Float>, _ target: UnsafeMutablePointer<Float>) ->
-      Void
-  ) -> Tensor {
-    let (columns, rows) = (columns, rows)
-    let source = Unshared(floats)
-    return Tensor(shape: shape) { target in
-      guard let base = target.baseAddress else { return }
-      let target = Unshared(base)
-      Parallel.ranges(rows, of: max(1, Self.pieceSize / max(columns, 1))) { range in
-        for row in range { kernel(source.value + row * columns, target.value + row * columns) }
+    return gated.recorded(from: gate, up) { gradient in
+      let (arriving, factors) = (Unshared(gradient.floats), Unshared(up.floats))
+      let upGradient = Tensor(
+        dtype: .float32, shape: up.shape, storage: Storage(byteCount: up.byteCount))
+      let other = Unshared(UnsafeMutablePointer(mutating: upGradient.floats))
+      let gateGradient = gate.mapped { source, target, offset, count in
+        pare_gated_gradient(
+          kernel, source, factors.value + offset, arriving.value + offset, target,
+          other.value + offset, count)
       }
+      gate.place.receive(gateGradient)
+      up.place.receive(upGradient)
     }
-  }
-
-  /// Adds a vector `[columns]` to every row.
-  public func adding(bias: Tensor) -> Tensor {
-    precondition(bias.count == columns, "\(shape) + \(bias.shape)")
-    let (bias, width) = (Unshared(bias.floats), columns)
-    return mappedRows { pare_add($0, bias.value, $1, width) }
-  }
-
-  /// x / √(mean x² + ε) · (offset + weight) over the last dimension (Zhang and Sennrich 2019).
-  public func rmsNormalized(weight: Tensor?, epsilon: Float, offset: Float = 0) -> Tensor {
-    precondition(weight.map { $0.count == columns } ?? true)
-    let (weight, width) = (Unshared(weight?.floats), columns)
-    return mappedRows { pare_rms_norm($0, weight.value, offset, epsilon, $1, width) }
-  }
-
-  /// (x − mean) / √(variance + ε) · weight + bias over the last dimension (Ba et al. 2016).
-  public func layerNormalized(weight: Tensor?, bias: Tensor?, epsilon: Float) -> Tensor {
-    precondition(weight.map { $0.count == columns } ?? true)
-    precondition(bias.map { $0.count == columns } ?? true)
-    let (weight, bias, width) = (Unshared(weight?.floats), Unshared(bias?.floats), columns)
-    return mappedRows { pare_layer_norm($0, weight.value, bias.value, epsilon, $1, width) }
-  }
-
-  /// log Σ eˣ of every row, in double.
-  public func logSumExpRows() -> [Double] {
-    let (source, columns) = (Unshared(floats), columns)
-    return Parallel.map(rows) { pare_log_sum_exp(source.value + $0 * columns, columns) }
-  }
-
-  /// Index of every row's largest value, the lowest of equals.
-  public func argmaxRows() -> [Int] {
-    (0..<rows).map { pare_argmax(floats + $0 * columns, columns) }
   }
 }

@@ -69,8 +69,7 @@ public struct Tensor: Sendable {
   public func reshaped(_ shape: [Int]) -> Tensor {
     precondition(shape.reduce(1, *) == count)
     let view = Tensor(dtype: dtype, shape: shape, storage: storage, byteOffset: byteOffset)
-    guard node != nil else { return view }
-    return view.recorded(from: [self]) { self.receive($0) }
+    return view.recorded(from: self) { [place] in place.receive($0) }
   }
 
   /// Rows `range` of a matrix, sharing storage.
@@ -79,15 +78,9 @@ public struct Tensor: Sendable {
     let view = Tensor(
       dtype: dtype, shape: [range.count, shape[1]], storage: storage,
       byteOffset: byteOffset + range.lowerBound * shape[1] * dtype.byteCount)
-    guard node != nil, range.count < shape[0] else {
-      return view.recorded(from: [self]) { self.receive($0) }
-    }
-    return view.recorded(from: [self]) { gradient in
-      self.accumulate { target, isFirst in
-        if isFirst { target.update(repeating: 0, count: self.count) }
-        pare_accumulate(
-          1, gradient.floats, target + range.lowerBound * self.columns, gradient.count)
-      }
+    let at = range.lowerBound * shape[1]
+    return view.recorded(from: self) { [place] gradient in
+      place.accumulate { pare_accumulate(1, gradient.floats, $0 + at, gradient.count) }
     }
   }
 

@@ -10,10 +10,15 @@ public protocol Weight: Sendable {
   /// Bytes this form occupies when stored, scales and zero points included.
   var storedBytes: Int { get }
 
-  /// `x · Wᵀ`.
+  /// `x · Wᵀ`, with a backward rule where x or a trainable part of W has a place in a computation.
   /// - Parameter x: float32 `[tokens, inputs]`.
   /// - Returns: float32 `[tokens, outputs]`.
   func multiply(_ x: Tensor) -> Tensor
+
+  /// `dy · W`: how a gradient passes on from outputs to inputs.
+  /// - Parameter dy: float32 `[tokens, outputs]`.
+  /// - Returns: float32 `[tokens, inputs]`.
+  func inputGradient(_ dy: Tensor) -> Tensor
 
   /// Rows of `W` by index, as an embedding looks them up: float32 `[ids.count, inputs]`.
   func rows(at ids: [Int]) -> Tensor
@@ -51,6 +56,42 @@ extension Weight {
   }
 
   public func giveBack() {}
+
+  /// Some rows of W at a time are widened, so that the expanded matrix never exists.
+  public func inputGradient(_ dy: Tensor) -> Tensor {
+    let (tokens, inputs, outputs) = (dy.rows, inputs, outputs)
+    return Tensor(shape: [tokens, inputs]) { target in
+      guard let base = target.baseAddress else { return }
+      if outputs == 0 { base.initialize(repeating: 0, count: tokens * inputs) }
+      let rows = max(1, (4 << 20) / max(inputs, 1))
+      for first in stride(from: 0, to: outputs, by: rows) {
+        let block = first..<min(first + rows, outputs)
+        let matrix = widenedRows(block)
+        TiledProduct.run(
+          tokens, inputs, block.count, MatrixOperand(dy.floats + first, stride: outputs),
+          matrix.operand(), into: base, stride: inputs, adding: first > 0)
+      }
+    }
+  }
+
+  /// Rows as float32 `[range.count, inputs]`, decoded on all threads.
+  private func widenedRows(_ range: Range<Int>) -> Tensor {
+    Tensor(shape: [range.count, inputs]) { target in
+      guard let base = target.baseAddress, inputs > 0 else { return }
+      let target = Unshared(base)
+      let inputs = inputs
+      Parallel.ranges(range.count, of: max(1, Tensor.pieceSize / inputs)) { part in
+        dequantizeRows(
+          (range.lowerBound + part.lowerBound)..<(range.lowerBound + part.upperBound),
+          into: target.value + part.lowerBound * inputs)
+      }
+    }
+  }
+
+  /// `result = x · Wᵀ` of a matrix without trainable parts, with its backward rule.
+  package func recordingInput(_ x: Tensor, _ result: Tensor) -> Tensor {
+    result.recorded(from: x) { [place = x.place] dy in place.receive(inputGradient(dy)) }
+  }
 }
 
 /// A matrix kept as it was stored: `[outputs, inputs]` of any floating-point type.
@@ -68,6 +109,8 @@ public struct DenseWeight: Weight {
   public var storedBytes: Int { tensor.byteCount }
 
   public func multiply(_ x: Tensor) -> Tensor { x.multiplied(byTransposeOf: tensor) }
+
+  public func rows(at ids: [Int]) -> Tensor { tensor.rows(at: ids) }
 
   public func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
     let count = range.count * inputs

@@ -5,6 +5,7 @@
 #include "dense.h"
 #include "divergence.h"
 #include "files.h"
+#include "gradients.h"
 #include "mapping.h"
 #include "packed.h"
 #include "pool.h"

@@ -32,6 +32,10 @@ public struct BlockQuantizedWeight: StoredWeight {
   /// `x · Wᵀ`. Few rows are bound by opening the blocks, which each row of the matrix undergoes once
   /// for all tokens; many are bound by arithmetic, so tiles are opened for sgemm.
   public func multiply(_ x: Tensor) -> Tensor {
+    recordingInput(x, product(x))
+  }
+
+  private func product(_ x: Tensor) -> Tensor {
     precondition(x.columns == inputs, "\(x.columns) columns times a weight of \(inputs) inputs")
     guard x.rows <= Tensor.fewRows else {
       return tiledProduct(x, outputs: outputs) { dequantizeRows($0, into: $1) }

@@ -17,7 +17,8 @@ extension Block {
         fused.columns((queries + keys)..<(queries + 2 * keys)),
       ]
     case .perHead:
-      parts = Self.deinterleaved(attentionInputs[0](x), heads: attention.heads, headDim: headDim)
+      parts = attentionInputs[0](x).deinterleaved(
+        units: attention.heads, parts: 3, size: headDim)
     }
     if let queryNorm { parts[0] = queryNorm(parts[0]) }
     if let keyNorm { parts[1] = keyNorm(parts[1]) }
@@ -28,13 +29,43 @@ extension Block {
     guard let queries = state.queries, let keys = state.keys, let values = state.values else {
       preconditionFailure("attention runs after its inputs are projected")
     }
-    let mixtures = context.sequences.map { sequence in
-      attended(
-        queries.rows(sequence.rows), keys.rows(sequence.rows), values.rows(sequence.rows), sequence,
-        block: context.index)
+    if context.isOfWholeTexts {
+      state.input = attended(queries, keys, values, context)
+    } else {
+      let mixtures = context.sequences.map { sequence in
+        attended(
+          queries.rows(sequence.rows), keys.rows(sequence.rows), values.rows(sequence.rows),
+          sequence, block: context.index)
+      }
+      state.input = Tensor.stacked(mixtures)
     }
-    state.input = Tensor.stacked(mixtures)
     (state.queries, state.keys, state.values) = (nil, nil, nil)
+  }
+
+  private var mask: AttentionMask {
+    let attention = configuration.attention
+    return AttentionMask(
+      slidingWindow: attention.slidingWindow, alibiSlopes: attention.alibiSlopes,
+      softCap: attention.softCap, scale: attention.scale)
+  }
+
+  /// Attention within whole texts, with a backward rule.
+  private func attended(
+    _ queries: Tensor, _ keys: Tensor, _ values: Tensor, _ context: Context
+  ) -> Tensor {
+    let attention = configuration.attention
+    var (queries, keys) = (queries, keys)
+    if let rotary = context.sequences.first?.rotary {
+      let positions = context.sequences.map { 0..<$0.rows.count }
+      queries = queries.rotated(
+        by: rotary, heads: attention.heads, headDim: attention.headDim, segments: positions)
+      keys = keys.rotated(
+        by: rotary, heads: attention.keyValueHeads, headDim: attention.headDim,
+        segments: positions)
+    }
+    return Tensor.attention(
+      queries: queries, keys: keys, values: values, segments: context.sequences.map(\.rows),
+      heads: attention.heads, keyValueHeads: attention.keyValueHeads, mask: mask)
   }
 
   /// Attention of one text's new tokens to all its tokens.
@@ -43,34 +74,20 @@ extension Block {
   ) -> Tensor {
     var (queries, keys) = (queries, keys)
     let attention = configuration.attention
-    let start = sequence.cache.length
+    guard let cache = sequence.cache else {
+      preconditionFailure("texts with and without a cache do not mix")
+    }
+    let start = cache.length
     if let rotary = sequence.rotary {
       queries = queries.rotated(
         by: rotary, heads: attention.heads, headDim: attention.headDim, start: start)
       keys = keys.rotated(
         by: rotary, heads: attention.keyValueHeads, headDim: attention.headDim, start: start)
     }
-    let stored = sequence.cache.append(
+    let stored = cache.append(
       keys: keys, values: values, block: block, heads: attention.keyValueHeads,
       headDim: attention.headDim)
     return Tensor.attention(
-      queries: queries, stored: stored, start: start, heads: attention.heads,
-      mask: AttentionMask(
-        slidingWindow: attention.slidingWindow, alibiSlopes: attention.alibiSlopes,
-        softCap: attention.softCap, scale: attention.scale))
-  }
-
-  /// Splits `[tokens, heads · 3 · headDim]` into queries, keys and values `[tokens, heads · headDim]`.
-  private static func deinterleaved(_ fused: Tensor, heads: Int, headDim: Int) -> [Tensor] {
-    let tokens = fused.rows
-    return (0..<3).map { part in
-      Tensor(shape: [tokens, heads * headDim]) { target in
-        guard let base = target.baseAddress else { return }
-        for unit in 0..<(tokens * heads) {
-          (base + unit * headDim).update(
-            from: fused.floats + (unit * 3 + part) * headDim, count: headDim)
-        }
-      }
-    }
+      queries: queries, stored: stored, start: start, heads: attention.heads, mask: mask)
   }
 }

@@ -46,11 +46,12 @@ public struct Block: Sendable {
   package struct Context {
     /// Rows of the input that continue one text.
     package struct Sequence {
-      package let cache: KVCache
+      /// The tokens before; nil for a whole text, which begins at position 0 and leaves nothing behind.
+      package let cache: KVCache?
       package let rows: Range<Int>
       package let rotary: RotaryTable?
 
-      package init(cache: KVCache, rows: Range<Int>, rotary: RotaryTable?) {
+      package init(cache: KVCache?, rows: Range<Int>, rotary: RotaryTable?) {
         self.cache = cache
         self.rows = rows
         self.rotary = rotary
@@ -62,6 +63,10 @@ public struct Block: Sendable {
     package let sequences: [Sequence]
     /// Of the block.
     package let index: Int
+
+    /// Whether nothing came before and nothing will follow, as in training: all texts are then worked
+    /// on in one operation, and share one table of rotations.
+    package var isOfWholeTexts: Bool { sequences.allSatisfy { $0.cache == nil } }
 
     package init(sequences: [Sequence], index: Int) {
       self.sequences = sequences

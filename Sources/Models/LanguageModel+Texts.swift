@@ -1,0 +1,56 @@
+public import Tensors
+
+extension LanguageModel {
+  /// Whole texts side by side, as training and calibration see them: each begins at position 0,
+  /// attends within itself only, and leaves no cache. Where the model's tensors are parameters, the
+  /// result can be differentiated.
+  ///
+  /// - Parameters:
+  ///   - tokens: of all texts, one after the other.
+  ///   - segments: the texts' places in `tokens`; together all of it, in order.
+  ///   - recomputing: keeps only each block's input, and computes the rest again on the way back.
+  ///   - onBlock: sees each block's output, `(block, hidden [tokens, hidden])`.
+  /// - Returns: hidden states after the final norm, `[tokens, hidden]`.
+  /// - Throws: `ModelError` for ids outside the vocabulary or a text longer than the context;
+  ///   `CheckpointError` if mapped weights became unreadable meanwhile.
+  public func hidden(
+    tokens: [Int], segments: [Range<Int>], recomputing: Bool = false,
+    onBlock: (Int, Tensor) -> Void = { _, _ in }
+  ) throws -> Tensor {
+    try check(tokens, segments)
+    let positions = segments.flatMap { 0..<$0.count }
+    let longest = segments.reduce(0) { max($0, $1.count) }
+    var tables: [(RotaryConfiguration, RotaryTable)] = []
+    var x = embedding(tokens, positions: positions)
+    for (index, block) in blocks.enumerated() {
+      var table: RotaryTable?
+      if let rotary = block.configuration.attention.rotary {
+        let known = tables.first { $0.0 == rotary }?.1
+        table =
+          known
+          ?? RotaryTable(
+            inverseFrequencies: rotary.inverseFrequencies(length: longest), positions: 0..<longest,
+            attentionScaling: rotary.attentionFactor)
+        if known == nil, let table { tables.append((rotary, table)) }
+      }
+      let context = Block.Context(
+        sequences: segments.map { .init(cache: nil, rows: $0, rotary: table) }, index: index)
+      x =
+        recomputing
+        ? Tape.recomputing(x) { block.forward($0, context) } : block.forward(x, context)
+      onBlock(index, x)
+    }
+    try checkpoint.checkIntact()
+    return finalNorm?(x) ?? x
+  }
+
+  private func check(_ tokens: [Int], _ segments: [Range<Int>]) throws(ModelError) {
+    guard !tokens.isEmpty else { throw .noTokens }
+    precondition(segments.reduce(0) { $0 + $1.count } == tokens.count)
+    try checkTokens(tokens)
+    guard let context = configuration.contextLength else { return }
+    for segment in segments where segment.count > context {
+      throw .contextExceeded(tokens: segment.count, context: context)
+    }
+  }
+}
