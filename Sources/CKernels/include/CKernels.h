@@ -6,6 +6,7 @@
 #include "divergence.h"
 #include "files.h"
 #include "gradients.h"
+#include "losses.h"
 #include "mapping.h"
 #include "packed.h"
 #include "pool.h"
