@@ -6,6 +6,7 @@
 #include "divergence.h"
 #include "files.h"
 #include "mapping.h"
+#include "optimizers.h"
 #include "packed.h"
 #include "pool.h"
 #include "quantize_groups.h"
