@@ -8,6 +8,7 @@
 #include "gradients.h"
 #include "losses.h"
 #include "mapping.h"
+#include "optimizers.h"
 #include "packed.h"
 #include "pool.h"
 #include "quantize_groups.h"
