@@ -8,13 +8,13 @@ struct RecordTests {
   @Test func recordsAreReadFromTheirField() throws {
     try withTemporaryDirectory { folder in
       let file = try ToyFile(
-        folder, "data.jsonl",
+        folder,
         """
         {"id": 1, "text": "one"}\r
 
         {"text": " "}
         {"text": "two\\nlines"}
-        """)
+        """, name: "data.jsonl")
       #expect(try file.texts(.records(field: "text")) == ["one", "two\nlines"])
       #expect(try file.data(.records(field: "text")).skippedDocuments == 1)
     }
@@ -29,7 +29,7 @@ struct RecordTests {
   ])
   func badRecordsAreRefusedWithTheirLine(_ text: String, _ problem: String) throws {
     try withTemporaryDirectory { folder in
-      let file = try ToyFile(folder, "data.jsonl", text)
+      let file = try ToyFile(folder, text, name: "data.jsonl")
       let sentence = sentence { _ = try file.data(.records(field: "text")) }
       #expect(sentence.hasPrefix(file.path + problem), "\(sentence)")
     }
@@ -37,7 +37,7 @@ struct RecordTests {
 
   @Test func badMessagesAreRefusedWithTheirLine() throws {
     try withTemporaryDirectory { folder in
-      let file = try ToyFile(folder, "chat.jsonl", "{\"messages\": [{\"content\": \"a\"}]}")
+      let file = try ToyFile(folder, "{\"messages\": [{\"content\": \"a\"}]}", name: "chat.jsonl")
       let sentence = sentence { _ = try file.data(.chat(field: "messages")) }
       #expect(sentence.contains(":1: message 1 of \"messages\" has no text \"role\""))
     }
@@ -58,13 +58,14 @@ struct RecordTests {
   ])
   func formatsAreFoundInTheFile(_ text: String, _ format: DataSource.Format) throws {
     try withTemporaryDirectory { folder in
-      #expect(try DataSource.detect(path: ToyFile(folder, text).path).format == format)
+      let found = try DataSource.detect(path: ToyFile(folder, text).path)
+      #expect(found.format == format)
     }
   }
 
   @Test func recordsWithoutAKnownFieldAreNotGuessed() throws {
     try withTemporaryDirectory { folder in
-      let file = try ToyFile(folder, "data.jsonl", "{\"a\": 1, \"b\": 2}")
+      let file = try ToyFile(folder, "{\"a\": 1, \"b\": 2}", name: "data.jsonl")
       #expect(
         sentence { _ = try DataSource.detect(path: file.path) }
           == "\(file.path) has records with none of the usual fields, only a, b. "
@@ -91,7 +92,7 @@ struct ExampleTests {
     merges: [[String]] = []
   ) throws -> String {
     try withTemporaryDirectory { folder in
-      let data = try ToyFile(folder, "data.jsonl", record).data(format)
+      let data = try ToyFile(folder, record, name: "data.jsonl").data(format)
       let encoder = try ToyTokenizer.encoder(template: template, merges: merges)
       return try marked(encoder.encode(data.content(0)), encoder.tokenizer)
     }
@@ -178,7 +179,7 @@ struct ExampleTests {
 
   @Test func conversationsNeedATemplate() throws {
     try withTemporaryDirectory { folder in
-      let file = try ToyFile(folder, "chat.jsonl", conversation)
+      let file = try ToyFile(folder, conversation, name: "chat.jsonl")
       var stream = try TrainingStream(
         file.data(.chat(field: "messages")), encoder: ToyTokenizer.encoder(),
         options: .init(rows: 1, length: 8))

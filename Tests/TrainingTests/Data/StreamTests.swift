@@ -147,7 +147,8 @@ struct StreamTests {
           return try (0..<20).map { _ in try stream.next() }
         }
       }
-      #expect(try some(1) == some(4))
+      let (one, four) = (try some(1), try some(4))
+      #expect(one == four)
     }
   }
 
@@ -201,10 +202,12 @@ struct StreamTests {
       var seen: Set<Int> = []
       for _ in 0..<20 {
         let batch = try #require(try stream.next())
-        let text = batch.inputs.map { encoder.tokenizer.token($0) ?? [] }.joined()
-        for piece in String(decoding: text, as: UTF8.self).split(separator: "#").dropFirst() {
-          if let colon = piece.firstIndex(of: ":"), let number = Int(piece[..<colon]) {
-            seen.insert(number)
+        for row in batch.segments {
+          let text = batch.inputs[row].map { encoder.tokenizer.token($0) ?? [] }.joined()
+          for piece in String(decoding: text, as: UTF8.self).split(separator: "#") {
+            if let colon = piece.firstIndex(of: ":"), let number = Int(piece[..<colon]) {
+              seen.insert(number)
+            }
           }
         }
       }

@@ -50,11 +50,11 @@ enum ToyTokenizer {
 struct ToyFile {
   let path: String
 
-  init(_ folder: String, _ name: String = "data.txt", _ text: String) throws {
-    try self.init(folder, name, bytes: Array(text.utf8))
+  init(_ folder: String, _ text: String, name: String = "data.txt") throws {
+    try self.init(folder, bytes: Array(text.utf8), name: name)
   }
 
-  init(_ folder: String, _ name: String = "data.txt", bytes: [UInt8]) throws {
+  init(_ folder: String, bytes: [UInt8], name: String = "data.txt") throws {
     path = "\(folder)/\(name)"
     try Data(bytes).write(to: URL(filePath: path))
   }
