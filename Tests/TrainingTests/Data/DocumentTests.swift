@@ -1,0 +1,134 @@
+import Foundation
+import TestSupport
+import Testing
+import Training
+
+struct DocumentTests {
+  @Test(arguments: ["<|endoftext|>", "\n\n", "==="])
+  func documentsEndAtTheirSeparator(_ separator: String) throws {
+    try withTemporaryDirectory { folder in
+      let text = "one\(separator)two 2\(separator)\n\(separator)three"
+      let file = try ToyFile(folder, text)
+      #expect(try file.texts(.text(separator: separator)) == ["one", "two 2", "three"])
+      let data = try file.data(.text(separator: separator))
+      #expect(data.skippedDocuments == 1)
+      #expect(data.wholeDocuments == 3)
+    }
+  }
+
+  @Test func aSeparatorThatIsAlmostThereSeparatesNothing() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, "a<|endoftext|b<<|endoftext|>c<|endoftext|")
+      #expect(try file.texts() == ["a<|endoftext|b<", "c<|endoftext|"])
+    }
+  }
+
+  @Test func aFileWithoutSeparatorIsOneDocument() throws {
+    try withTemporaryDirectory { folder in
+      let texts = try ToyFile(folder, "  a\n\nb\n").texts()
+      #expect(texts == ["a\n\nb"])
+    }
+  }
+
+  @Test func blankLinesOfWindowsSeparateToo() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, "a\r\nb\r\n\r\nc\r\n\r\n\r\nd\r\n")
+      #expect(try file.texts(.text(separator: "\n\n")) == ["a\r\nb", "c", "d"])
+    }
+  }
+
+  @Test func aByteOrderMarkIsNoText() throws {
+    try withTemporaryDirectory { folder in
+      let texts = try ToyFile(folder, bytes: [0xEF, 0xBB, 0xBF, 0x61]).texts()
+      #expect(texts == ["a"])
+    }
+  }
+
+  /// Parts joined are the document, cuts lie at words, and characters stay whole.
+  @Test(arguments: [8, 9, 16, 33]) func longDocumentsAreCutWithoutLoss(_ partBytes: Int) throws {
+    try withTemporaryDirectory { folder in
+      let long = "the cat sat\non the äöü mat and 猫猫猫猫猫猫猫 looked at everyone there"
+      let file = try ToyFile(folder, "short<|endoftext|>\(long)<|endoftext|>last")
+      let parts = try file.texts(partBytes: partBytes)
+      #expect(parts.first == "short" && parts.last == "last")
+      #expect(parts.dropFirst().dropLast().joined() == long)
+      #expect(parts.allSatisfy { $0.utf8.count <= partBytes && !$0.contains("\u{FFFD}") })
+      #expect(try file.data(partBytes: partBytes).wholeDocuments == 3)
+    }
+  }
+
+  @Test func beginAndEndStandOnlyAtADocumentsOwn() throws {
+    try withTemporaryDirectory { folder in
+      let data = try ToyFile(folder, "abcd efgh ijkl<|endoftext|>mn").data(partBytes: 8)
+      let encoder = try ToyTokenizer.encoder()
+      let examples = try data.order(.training, epoch: 0, isShuffled: false).map {
+        try encoder.encode(data.content(Int($0))).tokens
+      }
+      #expect(examples.map { $0.first == ToyTokenizer.begin } == [true, false, false, true])
+      #expect(examples.map { $0.last == ToyTokenizer.end } == [false, false, true, true])
+    }
+  }
+
+  @Test func bytesThatAreNoTextAreRefusedWithTheirPlace() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(
+        folder, bytes: Array("fine<|endoftext|>broken ".utf8) + [0xC3] + Array("<|endoftext|>".utf8)
+      )
+      #expect(
+        sentence { _ = try file.data() }
+          == "\(file.path) is not valid UTF-8 at byte 24. Convert it to UTF-8 or remove that part.")
+    }
+  }
+
+  @Test(arguments: ["", " \n", "<|endoftext|>\n<|endoftext|>"])
+  func filesWithoutTextAreRefused(_ text: String) throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, text)
+      #expect(sentence { _ = try file.data() }.hasPrefix("There is no text in \(file.path)."))
+    }
+  }
+
+  @Test func filesThatAreNotThereAreNamed() {
+    let source = DataSource(path: "/nowhere/data.txt", format: .text)
+    let text = sentence { _ = try TrainingData([source], seed: 1) }
+    #expect(text.hasPrefix("/nowhere/data.txt cannot be read: No such file"))
+  }
+
+  @Test func senselessSettingsAreRefused() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, "a<|endoftext|>b")
+      #expect(sentence { _ = try file.data(repeats: 0) }.contains("must be at least 1"))
+      #expect(sentence { _ = try file.data(.text(separator: "")) }.contains("separator"))
+      #expect(sentence { _ = try file.data(heldOut: .share(1)) }.contains("between 0 and 1"))
+      #expect(sentence { _ = try file.data(heldOut: .count(2)) }.contains("none"))
+      #expect(sentence { _ = try file.data(heldOut: .count(0)) }.contains("at least 1"))
+    }
+  }
+
+  @Test func theHashKnowsContentFormatAndRepetitions() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, "a\n\nb")
+      let copy = try ToyFile(folder, "a\n\nb", name: "copy.txt")
+      let other = try ToyFile(folder, "a\n\nc", name: "other.txt")
+      let hash = try file.data().contentHash()
+      #expect(hash.count == 64)
+      #expect(try copy.data().contentHash() == hash)
+      #expect(try other.data().contentHash() != hash)
+      #expect(try file.data(repeats: 2).contentHash() != hash)
+      #expect(try file.data(.text(separator: "\n\n")).contentHash() != hash)
+    }
+  }
+
+  @Test func aFileThatChangesMeanwhileIsNoticed() throws {
+    try withTemporaryDirectory { folder in
+      let file = try ToyFile(folder, "abc<|endoftext|>def")
+      let data = try file.data()
+      var stream = try TrainingStream(
+        data, encoder: ToyTokenizer.encoder(), options: .init(rows: 1, length: 4))
+      let handle = try #require(FileHandle(forWritingAtPath: file.path))
+      try handle.truncate(atOffset: 5)
+      try handle.close()
+      #expect(sentence { _ = try stream.next() }.contains("was changed"))
+    }
+  }
+}
