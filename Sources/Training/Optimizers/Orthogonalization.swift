@@ -9,30 +9,15 @@ import Tensors
 /// - Returns: `[A, B]`
 func orthogonalized(_ matrix: Tensor) -> Tensor {
   let (a, b, c): (Float, Float, Float) = (3.4445, -4.7750, 2.0315)
-  let (rows, columns) = (matrix.shape[0], matrix.shape[1])
   guard matrix.count > 0 else { return matrix }
-  let narrow = min(rows, columns)
+  let (rows, columns) = (matrix.shape[0], matrix.shape[1])
   let isTall = rows > columns
   let norm = max(Float(sumOfSquares(matrix).squareRoot()), 1e-7)
   var X = matrix.scaled(by: 1 / norm)
   for _ in 0..<5 {
-    let gram = Tensor(shape: [narrow, narrow]) { target in
-      guard let base = target.baseAddress else { return }
-      product(
-        1, MatrixOperand(X.floats, rows: rows, columns: columns, isTransposed: isTall),
-        MatrixOperand(X.floats, rows: rows, columns: columns, isTransposed: !isTall), into: base)
-    }
-    let A = MatrixOperand(gram.floats, rows: narrow, columns: narrow)
-    let mixed = Tensor(shape: [narrow, narrow]) { target in
-      guard let base = target.baseAddress else { return }
-      product(c, A, A, b, adding: gram.floats, into: base)
-    }
-    let M = MatrixOperand(mixed.floats, rows: narrow, columns: narrow)
-    let old = MatrixOperand(X.floats, rows: rows, columns: columns)
-    X = Tensor(shape: [rows, columns]) { target in
-      guard let base = target.baseAddress else { return }
-      product(1, isTall ? old : M, isTall ? M : old, a, adding: X.floats, into: base)
-    }
+    let A = isTall ? Tensor.matmul(X.transposed(), X) : Tensor.matmul(X, transposing: X)
+    let M = A.scaled(by: b) + Tensor.matmul(A, A).scaled(by: c)
+    X = X.scaled(by: a) + (isTall ? Tensor.matmul(X, M) : Tensor.matmul(M, X))
   }
   return X
 }
