@@ -2,6 +2,15 @@
 public enum TrainingError: Error, CustomStringConvertible, Sendable {
   case badSetting(String, value: String, expected: String)
 
+  // Runs.
+  case diverged(step: Int, place: String, checkpoint: String?)
+  case nothingCounts(step: Int)
+  case differentRun(setting: String, stored: String, present: String, checkpoint: String)
+  case badCheckpoint(path: String, reason: String)
+  case noCheckpoint(folder: String)
+  case runExists(folder: String)
+  case memoryExceeded(needed: Int, limit: Int, advice: String)
+
   // Optimizers.
   case gradientNotFinite(parameter: String)
   case missingState(String)
@@ -24,6 +33,28 @@ public enum TrainingError: Error, CustomStringConvertible, Sendable {
     switch self {
     case .badSetting(let name, let value, let expected):
       "\(name) is \(value), which must be \(expected). Correct the setting."
+
+    case .diverged(let step, let place, let checkpoint):
+      "Step \(step) gave numbers that are not finite, first in \(place). "
+        + (checkpoint.map { "The last checkpoint, \($0), is good. " }
+          ?? "No checkpoint was due yet. ")
+        + "Lower --learning-rate or --clip-norm, or lengthen --warmup-steps, and start again."
+    case .nothingCounts(let step):
+      "No token of the batch of step \(step) counts, so there is no loss. "
+        + "Use a larger --batch-size or --length, or data with responses to learn."
+    case .differentRun(let setting, let stored, let present, let checkpoint):
+      "\(checkpoint) was made with \(setting) \(stored), this run has \(present). Resume with the "
+        + "same settings, or start a new run from that checkpoint as its model."
+    case .badCheckpoint(let path, let reason):
+      "\(path) cannot be resumed: \(reason). Remove it to resume from the one before."
+    case .noCheckpoint(let folder):
+      "\(folder) holds no checkpoint to resume. Leave --resume out to start anew."
+    case .runExists(let folder):
+      "\(folder) holds the checkpoints of an unfinished run. Add --resume to go on with it, or "
+        + "--overwrite to start anew."
+    case .memoryExceeded(let needed, let limit, let advice):
+      "The training needs about \(needed >> 20) MiB, more than the limit of \(limit >> 20) MiB. "
+        + advice
 
     case .gradientNotFinite(let parameter):
       "The gradient of \(parameter) holds a number that is not finite. "

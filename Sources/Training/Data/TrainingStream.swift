@@ -88,6 +88,13 @@ public struct TrainingStream: Sendable {
     loader = ExampleLoader(data, encoder)
   }
 
+  /// The same stream at another place.
+  /// - Throws: `badPosition` for a place that is not in the data.
+  package func at(_ position: DataPosition) throws(TrainingError) -> TrainingStream {
+    try TrainingStream(
+      data, encoder: loader.encoder, options: options, filler: filler, position: position)
+  }
+
   /// The next batch; nil after the last pass. The last batch of a pass that ends is padded.
   public mutating func next() throws(TrainingError) -> TrainingBatch? {
     var batch = BatchBuilder(rows: options.rows, length: options.length, filler: filler)
