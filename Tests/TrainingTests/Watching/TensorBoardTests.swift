@@ -29,7 +29,7 @@ private func frames(_ bytes: [UInt8]) throws -> [Frame] {
   func sum(_ range: Range<Int>) -> UInt64 {
     let crc = CRC32C.checksum(bytes[range])
     let rotated = UInt64(crc) << 32 | UInt64(crc)
-    return (rotated >> 15 & 0xFFFF_FFFF) &+ 0xA282_EAD8 & 0xFFFF_FFFF
+    return ((rotated >> 15 & 0xFFFF_FFFF) + 0xA282_EAD8) & 0xFFFF_FFFF
   }
   var frames: [Frame] = []
   var start = 0
@@ -65,7 +65,9 @@ private func fields(_ bytes: ArraySlice<UInt8>) throws -> [(field: Int, value: [
     switch key & 7 {
     case 0: value = withUnsafeBytes(of: try varint().littleEndian) { Array($0) }
     case 1: value = Array(rest.prefix(8))
-    case 2: value = Array(rest.prefix(Int(try varint())))
+    case 2:
+      let count = Int(try varint())
+      value = Array(rest.prefix(count))
     default: value = Array(rest.prefix(4))
     }
     if key & 7 != 0 { rest = rest.dropFirst(value.count) }
@@ -119,4 +121,29 @@ private func bits<T: FixedWidthInteger>(_ bytes: [UInt8], as type: T.Type) -> T 
     #expect(bits(restart[1].value, as: Int64.self) == 8)
     #expect(restart[2].value == [8, 1])
   }
+}
+
+private let folderForOtherReaders =
+  ProcessInfo.processInfo.environment["PARE_WATCHING_FOLDER"]
+
+/// Writes what Scripts/parity_tensorboard.py reads: a run that was killed at step 12, after the
+/// checkpoint of step 8, and resumed from there.
+@Test(.enabled(if: folderForOtherReaders != nil, "set PARE_WATCHING_FOLDER"))
+func logsForOtherReaders() throws {
+  let folder = try #require(folderForOtherReaders)
+  for (steps, resumed) in [(1...12, nil), (9...30, 8)] as [(ClosedRange<Int>, Int?)] {
+    let log = try MetricsLog("\(folder)/metrics.jsonl", resumingAfter: resumed)
+    let board = try TensorBoardLog(directory: folder, resumingAfter: resumed)
+    for step in steps {
+      let metrics = TrainingMetrics(
+        step: step, tokens: step * 2048, loss: step == 20 ? .nan : 8 / Double(step + steps.count),
+        learningRate: 3e-4 / Double(step), residentBytes: 123_456_789,
+        others: step % 5 == 0 ? [.init("held_out_loss", 7 / Double(step))] : [])
+      try log.append(metrics)
+      try board.append(metrics)
+    }
+  }
+  let curve = LossCurve(
+    title: "sample", metrics: try MetricsLog.read("\(folder)/metrics.jsonl"))
+  try curve.svg().write(toFile: "\(folder)/loss.svg", atomically: false, encoding: .utf8)
 }
