@@ -1,6 +1,7 @@
 /// What can be wrong with a training's settings, data or files.
 public enum TrainingError: Error, CustomStringConvertible, Sendable {
   case badSetting(String, value: String, expected: String)
+  case badMetricsLog(file: String, line: Int, reason: String)
 
   // Runs.
   case diverged(step: Int, place: String, checkpoint: String?)
@@ -91,6 +92,9 @@ public enum TrainingError: Error, CustomStringConvertible, Sendable {
     case .badPosition(let problem):
       "The stored position in the data does not fit: \(problem). Resume with the data files and "
         + "settings of the run that stored it."
+    case .badMetricsLog(let file, let line, let reason):
+      "\(file), line \(line), \(reason), so it is not the log of this training. Move the file away "
+        + "to go on with a new one."
     }
   }
 }

@@ -165,9 +165,10 @@ package final class Trainer {
   private func divergence(_ batches: [TrainingBatch]) throws -> TrainingError {
     for batch in batches {
       var first: Int?
-      let hidden = try measured.hidden(tokens: batch.inputs, segments: batch.segments) { block, x in
-        if first == nil, !x.isFinite { first = block }
-      }
+      var observer = PassObserver()
+      observer.onBlock = { if first == nil, !$1.isFinite { first = $0 } }
+      let hidden = try measured.hidden(
+        tokens: batch.inputs, segments: batch.segments, observer: observer)
       if let first {
         return .diverged(
           step: step + 1, place: model.blocks[first].configuration.name,
