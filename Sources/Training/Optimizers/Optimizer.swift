@@ -93,6 +93,16 @@ public enum OptimizerChoice: Sendable, Equatable {
     }
   }
 
+  /// Of the matrices inside blocks, before any schedule.
+  public var learningRate: Double {
+    switch self {
+    case .adamW(let rule): rule.learningRate
+    case .sgd(let rule): rule.learningRate
+    case .lion(let rule): rule.learningRate
+    case .muon(let rule): rule.learningRate
+    }
+  }
+
   /// - Throws: `badSetting` for a number outside its range.
   public func makeOptimizer(for parameters: [Parameter], options: OptimizerOptions = .init())
     throws(TrainingError) -> any Optimizer

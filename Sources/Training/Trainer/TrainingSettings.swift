@@ -35,7 +35,7 @@ public struct TrainingSettings: Sendable, Equatable {
     self.optimizer = optimizer
   }
 
-  var rowsAtOnce: Int { min(microBatchSize ?? batchSize, batchSize) }
+  package var rowsAtOnce: Int { min(microBatchSize ?? batchSize, batchSize) }
 
   /// - Throws: `badSetting` for numbers out of range or that contradict each other.
   public func validate(contextLength: Int?) throws(TrainingError) {
