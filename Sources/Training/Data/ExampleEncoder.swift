@@ -26,9 +26,11 @@ public struct ExampleEncoder: Sendable {
     self.tokenizer = tokenizer
     self.template = template
     self.endToken = endToken
-    // What the post-processor adds shows around a text whose own tokens are known.
-    let plain = try tokenizer.encode("a", addSpecialTokens: false)
-    let whole = try tokenizer.encode("a")
+    // What the post-processor adds shows around a text whose own tokens are known. Where it adds
+    // nothing, not even that text need be one the tokenizer can write.
+    let text = try tokenizer.encode("").isEmpty ? "" : "a"
+    let plain = try tokenizer.encode(text, addSpecialTokens: false)
+    let whole = try tokenizer.encode(text)
     let start = (0...(whole.count - plain.count)).first { whole[$0...].starts(with: plain) } ?? 0
     let before = Array(whole[..<start])
     self.before = before.isEmpty ? beginToken.map { [$0] } ?? [] : before

@@ -57,6 +57,17 @@ struct DocumentTests {
     }
   }
 
+  /// Separators lie at every place around the cuts.
+  @Test(arguments: 8..<40) func separatorsAreFoundWhereverPartsEnd(_ partBytes: Int) throws {
+    try withTemporaryDirectory { folder in
+      let documents = randomDocuments(50, longest: 60, seed: UInt64(partBytes))
+      let file = try ToyFile(folder, documents.joined(separator: "<|endoftext|>"))
+      let parts = try file.texts(partBytes: partBytes)
+      #expect(parts.joined() == documents.joined())
+      #expect(parts.filter { $0.hasPrefix("#") }.count == 50)
+    }
+  }
+
   @Test func beginAndEndStandOnlyAtADocumentsOwn() throws {
     try withTemporaryDirectory { folder in
       let data = try ToyFile(folder, "abcd efgh ijkl<|endoftext|>mn").data(partBytes: 8)

@@ -35,6 +35,19 @@ struct RecordTests {
     }
   }
 
+  /// Lines are checked by thousands at a time.
+  @Test func linesAreCountedInLongFiles() throws {
+    try withTemporaryDirectory { folder in
+      var lines = (1...9000).map { "{\"text\": \"\($0)\"}" }
+      let file = try ToyFile(folder, lines.joined(separator: "\n"), name: "good.jsonl")
+      #expect(try file.texts(.records(field: "text")) == (1...9000).map { "\($0)" })
+      lines[8765] = "{}"
+      let bad = try ToyFile(folder, lines.joined(separator: "\n"), name: "bad.jsonl")
+      let sentence = sentence { _ = try bad.data(.records(field: "text")) }
+      #expect(sentence.contains("bad.jsonl:8766: the record has no field"))
+    }
+  }
+
   @Test func badMessagesAreRefusedWithTheirLine() throws {
     try withTemporaryDirectory { folder in
       let file = try ToyFile(folder, "{\"messages\": [{\"content\": \"a\"}]}", name: "chat.jsonl")
