@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 import Text
@@ -188,6 +189,31 @@ struct ExampleTests {
         """.utf8))
     let text = try example(conversation, .chat(field: "messages"), template: template)
     #expect(text == "s:S;u:q;a:a1;u:r;a:[(thought)a2;</s>]")
+  }
+
+  private static let templates = SharedFiles.packageRoot.appending(path: "Tests/Golden/chat")
+
+  /// Templates in the manner of the well-known ones, each with its own marks.
+  @Test(arguments: [
+    "chatml", "deepseek", "gemma", "llama3", "mistral1", "mistral3", "phi3", "phi4", "qwen25",
+    "qwen3", "smollm",
+  ])
+  func everyTemplateShowsWhatTheAssistantSays(_ name: String) throws {
+    let source = try Data(contentsOf: Self.templates.appending(path: "\(name).jinja"))
+    let template = try ChatTemplate(
+      Array(source), tokens: JSONObject([("bos_token", "<s>"), ("eos_token", "</s>")]))
+    let text = try example(
+      """
+      {"messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"},\
+       {"role": "user", "content": "q2"}, {"role": "assistant", "content": "a2"}]}
+      """, .chat(field: "messages"), template: template)
+    let said = text.matches(of: /\[([^\[\]]*a\d[^\[\]]*)\]/).map(\.1)
+    // Thoughts, which the last answer has, are gone from the first.
+    #expect(said.count == (name == "qwen3" ? 1 : 2), "\(text)")
+    for answer in said {
+      let mark = try #require(answer.firstMatch(of: /a\d\n?(<[^<>]+>)/), "\(text)")
+      #expect(mark.1 != "<|user|>" && !answer.contains(/q\d|user|assistant/), "\(text)")
+    }
   }
 
   @Test func conversationsNeedATemplate() throws {

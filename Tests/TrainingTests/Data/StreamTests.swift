@@ -232,7 +232,7 @@ struct StreamTests {
     try withTemporaryDirectory { folder in
       let file = try ToyFile(folder, "a")
       let encoder = try ExampleEncoder(
-        tokenizer: ToyTokenizer.make(addsBegin: false), endToken: nil)
+        tokenizer: ToyTokenizer.make(addsBegin: false), endTokens: [])
       var stream = try TrainingStream(
         file.data(), encoder: encoder, options: .init(rows: 1, length: 8, passes: passes))
       #expect(sentence { _ = try stream.next() }.contains("no token that follows another"))
