@@ -10,25 +10,31 @@ public struct ExampleEncoder: Sendable {
   /// Writes conversations, and instructions as conversations of two messages. Without one,
   /// instructions are prompt and response joined, by a line break unless white space does already.
   public let template: ChatTemplate?
+  /// The day that templates which name one name: fixed, so that a run resumed tomorrow reads the same
+  /// tokens. Seconds since 1970.
+  public var templateTime = 1_735_732_800  // 1 January 2025, noon UTC
   /// What stands before and after a document's own tokens.
   private let before: [Int]
   private let after: [Int]
-  private let endToken: Int?
+  private let endTokens: [Int]
 
   /// - Parameters:
   ///   - beginToken: starts documents also where the post-processor adds nothing. A model learns how
   ///     texts begin only if something comes before their first token.
-  ///   - endToken: the model's EOS.
+  ///   - endTokens: the model's EOS, which ends documents that do not end with one of these: the
+  ///     first of them.
   /// - Throws: `TokenizerError`.
   public init(
-    tokenizer: Tokenizer, template: ChatTemplate? = nil, beginToken: Int? = nil, endToken: Int?
+    tokenizer: Tokenizer, template: ChatTemplate? = nil, beginToken: Int? = nil, endTokens: [Int]
   ) throws {
     self.tokenizer = tokenizer
     self.template = template
-    self.endToken = endToken
-    // What the post-processor adds shows around a text whose own tokens are known.
-    let plain = try tokenizer.encode("a", addSpecialTokens: false)
-    let whole = try tokenizer.encode("a")
+    self.endTokens = endTokens
+    // What the post-processor adds shows around a text whose own tokens are known. Where it adds
+    // nothing, not even that text need be one the tokenizer can write.
+    let text = try tokenizer.encode("").isEmpty ? "" : "a"
+    let plain = try tokenizer.encode(text, addSpecialTokens: false)
+    let whole = try tokenizer.encode(text)
     let start = (0...(whole.count - plain.count)).first { whole[$0...].starts(with: plain) } ?? 0
     let before = Array(whole[..<start])
     self.before = before.isEmpty ? beginToken.map { [$0] } ?? [] : before
@@ -59,7 +65,7 @@ public struct ExampleEncoder: Sendable {
 
   private func end(_ tokens: inout [Int]) {
     tokens += after
-    if let endToken, tokens.last != endToken { tokens.append(endToken) }
+    if let first = endTokens.first, !endTokens.contains(tokens.last ?? -1) { tokens.append(first) }
   }
 
   private func joined(_ prompt: [UInt8], _ response: [UInt8]) throws -> TrainingExample {
@@ -85,19 +91,19 @@ extension ExampleEncoder {
   /// will be asked for them in that place.
   private func conversation(_ messages: [JSON], tools: [JSON]? = nil) throws -> TrainingExample {
     guard let template else { throw MissingTemplate() }
-    let text = try template.render(messages, addGenerationPrompt: false, tools: tools)
+    func written(_ messages: some Sequence<JSON>, asks: Bool) throws -> [UInt8] {
+      try template.render(
+        Array(messages), addGenerationPrompt: asks, tools: tools, time: templateTime)
+    }
+    let text = try written(messages, asks: false)
     var tokens = try tokenizer.encode(text, addSpecialTokens: false)
     var counts = [Bool](repeating: false, count: tokens.count)
     for (index, message) in messages.enumerated() where message["role"]?.string == "assistant" {
-      let asked = try template.render(
-        Array(messages[..<index]), addGenerationPrompt: true, tools: tools)
+      // Few templates can write a conversation of no messages.
+      let asked = index == 0 ? [] : try written(messages[..<index], asks: true)
       let isLast = index == messages.count - 1
-      let answered =
-        isLast
-        ? text
-        : try template.render(
-          Array(messages[...index]), addGenerationPrompt: false, tools: tools)
-      guard isLast || (text.starts(with: asked) && text.starts(with: answered)) else { continue }
+      let answered = isLast ? text : try written(messages[...index], asks: false)
+      guard isLast || isKept(message, of: answered, after: asked, in: text) else { continue }
       let start = common(tokens, try tokenizer.encode(asked, addSpecialTokens: false))
       let end =
         isLast
@@ -105,15 +111,29 @@ extension ExampleEncoder {
       for token in start..<max(start, end) { counts[token] = true }
     }
     // Most templates write the end token themselves, often with a line break after it.
-    if let endToken, !zip(tokens, counts).suffix(4).contains(where: { $0 == endToken && $1 }) {
-      tokens.append(endToken)
+    let hasEnd = zip(tokens, counts).suffix(4).contains { endTokens.contains($0) && $1 }
+    if let first = endTokens.first, !hasEnd {
+      tokens.append(first)
       counts.append(true)
     }
     return TrainingExample(tokens: tokens, counts: counts)
   }
 
-  /// How many tokens two texts begin with alike.
-  private func common(_ a: [Int], _ b: [Int]) -> Int {
+  /// Whether the whole conversation says what was said when this message was its last: all up to
+  /// the end of the message's words. Some templates end a conversation with a mark of its own.
+  private func isKept(
+    _ message: JSON, of answered: [UInt8], after asked: [UInt8], in text: [UInt8]
+  ) -> Bool {
+    if text.starts(with: answered) { return text.starts(with: asked) }
+    guard let content = message["content"]?.bytes else { return false }
+    let words = content.drop(while: LineText.isSpace).reversed().drop(while: LineText.isSpace)
+    let same = answered[..<common(answered, text)]
+    return same.starts(with: asked)
+      && !same[asked.count...].ranges(of: words.reversed()).isEmpty
+  }
+
+  /// How many elements two lists begin with alike.
+  private func common<Element: Equatable>(_ a: [Element], _ b: [Element]) -> Int {
     zip(a, b).prefix { $0 == $1 }.count
   }
 }

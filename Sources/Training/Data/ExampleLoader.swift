@@ -7,7 +7,7 @@ struct ExampleLoader: Sendable {
   let encoder: ExampleEncoder
   private var kept: [Int: TrainingExample] = [:]
   private var keptTokens = 0
-  private var bytesRead = 0
+  private var touchedBytes = 0
 
   private static let keptTokensLimit = 1 << 20
 
@@ -54,10 +54,11 @@ struct ExampleLoader: Sendable {
     }
     kept[number] = example
     keptTokens += example.tokens.count
-    bytesRead += data.byteCount(number)
-    if bytesRead > 1 << 26 {
+    // The system maps pages around the one that is read, commonly 64 KiB in all.
+    touchedBytes += max(data.byteCount(number), 1 << 16)
+    if touchedBytes > 1 << 27 {
       data.giveBackPages()
-      bytesRead = 0
+      touchedBytes = 0
     }
   }
 }

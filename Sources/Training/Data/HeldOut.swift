@@ -1,5 +1,5 @@
-/// Documents kept from training to measure on: those whose numbers have the smallest hashes, so that
-/// the choice is even over the files and stays when one document is read again.
+/// Documents kept from training to measure on: those whose numbers have the smallest hashes, spread
+/// over all files, the same for the same seed.
 public enum HeldOut: Sendable, Equatable {
   case none
   /// About this share of the documents, at least one.

@@ -73,8 +73,10 @@ public struct TrainingStream: Sendable {
     guard data.count(options.use) > 0 else {
       throw .cannotHoldOut(documents: data.count(.training))
     }
-    guard options.mode != .windows || options.use == .training else {
-      throw .badSetting("the mode for held-out data", value: "windows", expected: "another")
+    guard options.mode != .windows || (options.use == .training && options.passes == nil) else {
+      throw .badSetting(
+        "the mode of data that is passed a number of times", value: "windows",
+        expected: "one that goes from document to document")
     }
     guard position.document < data.count(options.use) || position.document == 0 else {
       throw .badPosition(
@@ -99,7 +101,6 @@ public struct TrainingStream: Sendable {
   public mutating func next() throws(TrainingError) -> TrainingBatch? {
     var batch = BatchBuilder(rows: options.rows, length: options.length, filler: filler)
     if options.mode == .windows {
-      if let passes = options.passes, position.epoch >= passes { return nil }
       try fillWindows(&batch)
     } else {
       try fill(&batch)
@@ -107,6 +108,18 @@ public struct TrainingStream: Sendable {
     }
     position.batch += 1
     return batch.finish()
+  }
+
+  /// The next documents whole, for methods that make batches of their own, such as those that
+  /// train on what a model answers to prompts. Fewer than asked for only after the last pass.
+  public mutating func nextExamples(_ count: Int) throws(TrainingError) -> [TrainingExample] {
+    var examples: [TrainingExample] = []
+    while examples.count < count, let example = try current() {
+      examples.append(example)
+      nextDocument()
+    }
+    position.batch += 1
+    return examples
   }
 }
 

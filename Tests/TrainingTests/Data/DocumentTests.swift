@@ -1,4 +1,5 @@
 import Foundation
+import Tensors
 import TestSupport
 import Testing
 import Training
@@ -54,6 +55,48 @@ struct DocumentTests {
       #expect(parts.dropFirst().dropLast().joined() == long)
       #expect(parts.allSatisfy { $0.utf8.count <= partBytes && !$0.contains("\u{FFFD}") })
       #expect(try file.data(partBytes: partBytes).wholeDocuments == 3)
+    }
+  }
+
+  /// Separators lie at every place around the cuts.
+  @Test(arguments: 8..<40) func separatorsAreFoundWhereverPartsEnd(_ partBytes: Int) throws {
+    try withTemporaryDirectory { folder in
+      let documents = randomDocuments(50, longest: 60, seed: UInt64(partBytes))
+      let file = try ToyFile(folder, documents.joined(separator: "<|endoftext|>"))
+      let parts = try file.texts(partBytes: partBytes)
+      #expect(parts.joined() == documents.joined())
+      #expect(parts.filter { $0.hasPrefix("#") }.count == 50)
+    }
+  }
+
+  /// Whatever bytes a file holds, it is read or refused.
+  @Test(arguments: [
+    DataSource.Format.text(separator: "\n\n"), .records(field: "text"),
+    .chat(field: "messages"),
+  ])
+  func noFileIsFatal(_ format: DataSource.Format) throws {
+    let pieces =
+      [
+        "\n", "\r\n", " ", "a", "äö", "猫", "{", "}", "\"text\"", ":", "\"b\"", "{\"text\":\"c\"}\n",
+        "{\"messages\":[]}\n", "{\"messages\":[{\"role\":\"assistant\"}]}\n",
+      ].map { Array($0.utf8) } + [[0xFF], [0xE7, 0x8C], [0xEF, 0xBB, 0xBF], [0]]
+    try withTemporaryDirectory { folder in
+      let encoder = try ToyTokenizer.encoder()
+      for seed in 0..<300 as Range<UInt64> {
+        var random = Xoshiro256(seed: seed)
+        let bytes = (0..<Int.random(in: 0..<30, using: &random)).flatMap { _ in
+          pieces[Int.random(in: 0..<pieces.count, using: &random)]
+        }
+        let file = try ToyFile(folder, bytes: bytes)
+        do throws(TrainingError) {
+          _ = try DataSource.detect(path: file.path)
+        } catch { #expect(!"\(error)".isEmpty) }
+        do {
+          var stream = try TrainingStream(
+            file.data(format, partBytes: 8), encoder: encoder, options: .init(rows: 2, length: 3))
+          for _ in 0..<3 { _ = try stream.next() }
+        } catch { #expect(error is TrainingError, "seed \(seed): \(error)") }
+      }
     }
   }
 

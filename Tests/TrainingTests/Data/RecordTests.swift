@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 import Text
@@ -32,6 +33,19 @@ struct RecordTests {
       let file = try ToyFile(folder, text, name: "data.jsonl")
       let sentence = sentence { _ = try file.data(.records(field: "text")) }
       #expect(sentence.hasPrefix(file.path + problem), "\(sentence)")
+    }
+  }
+
+  /// Lines are checked by thousands at a time.
+  @Test func linesAreCountedInLongFiles() throws {
+    try withTemporaryDirectory { folder in
+      var lines = (1...9000).map { "{\"text\": \"\($0)\"}" }
+      let file = try ToyFile(folder, lines.joined(separator: "\n"), name: "good.jsonl")
+      #expect(try file.texts(.records(field: "text")) == (1...9000).map { "\($0)" })
+      lines[8765] = "{}"
+      let bad = try ToyFile(folder, lines.joined(separator: "\n"), name: "bad.jsonl")
+      let sentence = sentence { _ = try bad.data(.records(field: "text")) }
+      #expect(sentence.contains("bad.jsonl:8766: the record has no field"))
     }
   }
 
@@ -175,6 +189,31 @@ struct ExampleTests {
         """.utf8))
     let text = try example(conversation, .chat(field: "messages"), template: template)
     #expect(text == "s:S;u:q;a:a1;u:r;a:[(thought)a2;</s>]")
+  }
+
+  private static let templates = SharedFiles.packageRoot.appending(path: "Tests/Golden/chat")
+
+  /// Templates in the manner of the well-known ones, each with its own marks.
+  @Test(arguments: [
+    "chatml", "deepseek", "gemma", "llama3", "mistral1", "mistral3", "phi3", "phi4", "qwen25",
+    "qwen3", "smollm",
+  ])
+  func everyTemplateShowsWhatTheAssistantSays(_ name: String) throws {
+    let source = try Data(contentsOf: Self.templates.appending(path: "\(name).jinja"))
+    let template = try ChatTemplate(
+      Array(source), tokens: JSONObject([("bos_token", "<s>"), ("eos_token", "</s>")]))
+    let text = try example(
+      """
+      {"messages": [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"},\
+       {"role": "user", "content": "q2"}, {"role": "assistant", "content": "a2"}]}
+      """, .chat(field: "messages"), template: template)
+    let said = text.matches(of: /\[([^\[\]]*a\d[^\[\]]*)\]/).map(\.1)
+    // Thoughts, which the last answer has, are gone from the first.
+    #expect(said.count == (name == "qwen3" ? 1 : 2), "\(text)")
+    for answer in said {
+      let mark = try #require(answer.firstMatch(of: /a\d\n?(<[^<>]+>)/), "\(text)")
+      #expect(mark.1 != "<|user|>" && !answer.contains(/q\d|user|assistant/), "\(text)")
+    }
   }
 
   @Test func conversationsNeedATemplate() throws {

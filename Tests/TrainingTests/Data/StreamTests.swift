@@ -204,7 +204,7 @@ struct StreamTests {
         let batch = try #require(try stream.next())
         for row in batch.segments {
           let text = batch.inputs[row].map { encoder.tokenizer.token($0) ?? [] }.joined()
-          for piece in String(decoding: text, as: UTF8.self).split(separator: "#") {
+          for piece in String(decoding: text, as: UTF8.self).split(separator: "#").dropFirst() {
             if let colon = piece.firstIndex(of: ":"), let number = Int(piece[..<colon]) {
               seen.insert(number)
             }
@@ -232,10 +232,34 @@ struct StreamTests {
     try withTemporaryDirectory { folder in
       let file = try ToyFile(folder, "a")
       let encoder = try ExampleEncoder(
-        tokenizer: ToyTokenizer.make(addsBegin: false), endToken: nil)
+        tokenizer: ToyTokenizer.make(addsBegin: false), endTokens: [])
       var stream = try TrainingStream(
         file.data(), encoder: encoder, options: .init(rows: 1, length: 8, passes: passes))
       #expect(sentence { _ = try stream.next() }.contains("no token that follows another"))
+    }
+  }
+
+  @Test func wholeExamplesComeInTheOrderOfTheEpoch() throws {
+    try withData { data, encoder in
+      var stream = try TrainingStream(
+        data, encoder: encoder, options: .init(rows: 1, length: 8, passes: 1))
+      let examples = try stream.nextExamples(50) + stream.nextExamples(50)
+      let wanted = try data.order(.training, epoch: 0, isShuffled: true).map {
+        try encoder.encode(data.content(Int($0)))
+      }
+      #expect(examples == wanted)
+      #expect(examples.allSatisfy { $0.prompt == [ToyTokenizer.begin] })
+    }
+  }
+
+  @Test func windowsHaveNoEnd() throws {
+    try withData(heldOut: .count(3)) { data, encoder in
+      for use in TrainingData.Use.allCases {
+        let options = TrainingStream.Options(
+          rows: 1, length: 8, mode: .windows, use: use, passes: 1)
+        let text = sentence { _ = try TrainingStream(data, encoder: encoder, options: options) }
+        #expect(text.hasPrefix("the mode of data that is passed a number of times is windows"))
+      }
     }
   }
 

@@ -7,6 +7,8 @@ import Training
 /// A tokenizer of one token for each ASCII character, so that tests can read what they expect.
 enum ToyTokenizer {
   static let begin = 0, end = 1
+  /// Marks of conversations that are one token each.
+  private static let marks = ["<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
 
   static func make(addsBegin: Bool = true, merges: [[String]] = []) throws -> Tokenizer {
     var vocabulary = [("<s>", JSON(begin)), ("</s>", JSON(end))]
@@ -14,11 +16,14 @@ enum ToyTokenizer {
       vocabulary.append((String(UnicodeScalar(UInt8(code))), JSON(vocabulary.count)))
     }
     for merge in merges { vocabulary.append((merge.joined(), JSON(vocabulary.count))) }
+    var special: [JSON] = []
+    for (id, text) in (["<s>", "</s>"] + marks).enumerated() {
+      if id > end { vocabulary.append((text, JSON(vocabulary.count))) }
+      let place = id > end ? vocabulary.count - 1 : id
+      special.append(["id": JSON(place), "content": JSON(text), "special": true])
+    }
     var document: JSON = [
-      "added_tokens": [
-        ["id": 0, "content": "<s>", "special": true],
-        ["id": 1, "content": "</s>", "special": true],
-      ],
+      "added_tokens": .array(special),
       "model": [
         "type": "BPE", "vocab": .object(JSONObject(vocabulary)),
         "merges": .array(merges.map { .array($0.map { JSON($0) }) }),
@@ -42,7 +47,7 @@ enum ToyTokenizer {
     addsBegin: Bool = true, template: ChatTemplate? = nil, merges: [[String]] = []
   ) throws -> ExampleEncoder {
     try ExampleEncoder(
-      tokenizer: make(addsBegin: addsBegin, merges: merges), template: template, endToken: end)
+      tokenizer: make(addsBegin: addsBegin, merges: merges), template: template, endTokens: [end])
   }
 }
 
