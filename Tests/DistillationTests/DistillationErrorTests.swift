@@ -1,6 +1,5 @@
-import Testing
-
 import Distillation
+import Testing
 
 struct DistillationErrorTests {
   @Test func errorsNameTheSettingItsValueAndWhatToDo() {

@@ -1,5 +1,4 @@
 import Testing
-
 import Training
 
 struct TrainingErrorTests {

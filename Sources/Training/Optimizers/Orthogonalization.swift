@@ -29,9 +29,12 @@ func orthogonalized(_ matrix: Tensor) -> Tensor {
     }
     let M = MatrixOperand(mixed.floats, rows: narrow, columns: narrow)
     let old = MatrixOperand(X.floats, rows: rows, columns: columns)
-    X = Tensor(shape: [rows, columns]) { target in
-      guard let base = target.baseAddress else { return }
-      product(1, isTall ? old : M, isTall ? M : old, a, adding: X.floats, into: base)
+    // What operands point to lives until the last product.
+    X = withExtendedLifetime((X, gram, mixed)) {
+      Tensor(shape: [rows, columns]) { target in
+        guard let base = target.baseAddress else { return }
+        product(1, isTall ? old : M, isTall ? M : old, a, adding: X.floats, into: base)
+      }
     }
   }
   return X
