@@ -68,7 +68,7 @@ extension Weight {
         let block = first..<min(first + rows, outputs)
         let matrix = widenedRows(block)
         TiledProduct.run(
-          tokens, inputs, block.count, MatrixOperand(dy.floats + first, stride: outputs),
+          tokens, inputs, block.count, MatrixOperand(dy, offset: first, stride: outputs),
           matrix.operand(), into: base, stride: inputs, adding: first > 0)
       }
     }
