@@ -5,15 +5,21 @@
 #endif
 
 /// A float32 matrix as BLAS sees it: rows `stride` apart, read as it lies or transposed.
+///
+/// `@unchecked Sendable`: constant memory.
 package struct MatrixOperand: @unchecked Sendable {
-  // `@unchecked Sendable`: constant memory, which the caller keeps alive during the product.
   package var base: UnsafePointer<Float>
   package var stride: Int
   package var isTransposed: Bool
+  /// Keeps the memory of a tensor that nothing else may hold; nil where the caller keeps it.
+  private let owner: Storage?
 
-  package init(_ base: UnsafePointer<Float>, stride: Int, transposed: Bool = false) {
+  package init(
+    _ base: UnsafePointer<Float>, stride: Int, transposed: Bool = false, owner: Storage? = nil
+  ) {
     self.base = base
     self.stride = stride
+    self.owner = owner
     isTransposed = transposed
   }
 
@@ -45,14 +51,17 @@ package enum TiledProduct {
     let (height, width) = tile(m, n, k)
     let columns = (n + width - 1) / width
     let target = Unshared(c)
-    Parallel.forEach((m + height - 1) / height * columns) { index in
-      let (row, column) = (index / columns * height, index % columns * width)
-      cblas_sgemm(
-        CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
-        b.isTransposed ? CblasTrans : CblasNoTrans, Int32(min(height, m - row)),
-        Int32(min(width, n - column)), Int32(k), scale, a.from(row: row, column: 0),
-        Int32(a.stride), b.from(row: 0, column: column), Int32(b.stride), adding ? 1 : 0,
-        target.value + row * stride + column, Int32(stride))
+    // An operand may be the last to hold its memory.
+    withExtendedLifetime((a, b)) {
+      Parallel.forEach((m + height - 1) / height * columns) { index in
+        let (row, column) = (index / columns * height, index % columns * width)
+        cblas_sgemm(
+          CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
+          b.isTransposed ? CblasTrans : CblasNoTrans, Int32(min(height, m - row)),
+          Int32(min(width, n - column)), Int32(k), scale, a.from(row: row, column: 0),
+          Int32(a.stride), b.from(row: 0, column: column), Int32(b.stride), adding ? 1 : 0,
+          target.value + row * stride + column, Int32(stride))
+      }
     }
   }
 
@@ -76,7 +85,7 @@ package enum TiledProduct {
 extension Tensor {
   /// This float32 matrix as an operand.
   package func operand(transposed: Bool = false) -> MatrixOperand {
-    MatrixOperand(floats, stride: columns, transposed: transposed)
+    MatrixOperand(floats, stride: columns, transposed: transposed, owner: storage)
   }
 
   /// Whether its numbers can be read as float32 where they lie.
