@@ -1,7 +1,7 @@
 import Foundation
 import Models
-import TestSupport
 import Tensors
+import TestSupport
 import Text
 
 /// What PyTorch finds for a golden checkpoint (Scripts/fixtures/gradients.py).

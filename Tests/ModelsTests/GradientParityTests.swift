@@ -23,8 +23,7 @@ func gradientsAgreeWithPyTorch(golden: GoldenModel) throws {
       #expect(found.norm < 1e-5 * largest, "\(parameter.name)")
     } else {
       let error = found.error(from: other)
-      if error > 2e-5 { print("ERR", golden.name, parameter.name, error, other.norm / largest) }
-      #expect(error < 1e-3, "\(parameter.name)")
+      #expect(error < 5e-5, "\(parameter.name)")
     }
   }
 }
@@ -37,8 +36,7 @@ func tenStepsLoseAsPyTorchDoes(golden: GoldenModel) throws {
   for (step, other) in expected.losses.enumerated() {
     training.clearGradients()
     let loss = try training.loss()
-    if abs(loss - other) > 1e-5 * other { print("LOSS", golden.name, step, loss - other) }
-    #expect(abs(loss - other) < 1e-3 * other, "step \(step): \(loss), not \(other)")
+    #expect(abs(loss - other) < 1e-5 * other, "step \(step): \(loss), not \(other)")
     training.descend(expected.rate)
   }
 }
@@ -59,8 +57,7 @@ func wholeTextsSideBySideEqualEachThroughACache(golden: GoldenModel) throws {
     let cached = try model.hidden(text, cache: model.cache(plannedLength: text.count)).array
     let size = cached.map(abs).max() ?? 0
     let worst = zip(together.rows(segment).array, cached).map { abs($0 - $1) }.max() ?? 0
-    if worst > 2e-6 * size { print("HIDDEN", golden.name, worst / size) }
-    #expect(worst <= 2e-5 * size, "\(worst / size)")
+    #expect(worst <= 1e-5 * size, "\(worst / size)")
   }
 }
 
@@ -76,8 +73,9 @@ func recomputingAndThreadsLeaveGradientsAsTheyAre(golden: GoldenModel) throws {
     return [[Float(loss)]] + training.parameters.map { $0.gradient?.array }
   }
   let plain = try run(threads: 2)
-  #expect(try run(recomputing: true, threads: 2) == plain)
-  #expect(try run(threads: 1) == plain)
+  let (again, alone) = try (run(recomputing: true, threads: 2) == plain, run(threads: 1) == plain)
+  #expect(again)
+  #expect(alone)
 }
 
 /// The checkpoints' matrices are bfloat16, so that parameters of that type lose nothing.
@@ -99,8 +97,9 @@ func parametersInHalfTheMemoryHaveTheSameGradients(golden: GoldenModel) throws {
   for golden in GoldenModel.all {
     let whole = try TrainedModel(golden)
     _ = try whole.loss()
-    let all = Dictionary(
-      uniqueKeysWithValues: whole.parameters.map { ($0.name, $0.gradient?.array) })
+    let all = Dictionary(uniqueKeysWithValues: whole.parameters.map { ($0.name, $0.gradient) })
+    // Frozen matrices stay bfloat16, whose products round otherwise.
+    let largest = all.values.compactMap { $0.map { GoldenGradients.Summary($0).norm } }.max() ?? 0
     for isBlock in [true, false] {
       var part = whole
       (part.model, part.parameters) = try LanguageModel.load(golden.folder).withParameters {
@@ -109,8 +108,14 @@ func parametersInHalfTheMemoryHaveTheSameGradients(golden: GoldenModel) throws {
       #expect(!part.parameters.isEmpty && part.parameters.count < all.count)
       _ = try part.loss()
       for parameter in part.parameters {
-        let same = parameter.gradient?.array == all[parameter.name]
-        #expect(same, "\(golden.name): \(parameter.name)")
+        guard let found = parameter.gradient, let expected = all[parameter.name] ?? nil else {
+          Issue.record("\(golden.name): \(parameter.name) has no gradient")
+          continue
+        }
+        let summary = GoldenGradients.Summary(expected)
+        let error = GoldenGradients.Summary(found).error(from: summary) * summary.norm
+        #expect(
+          error < 1e-4 * summary.norm + 1e-6 * largest, "\(golden.name): \(parameter.name)")
       }
     }
     #expect(try whole.model.detached.hidden(tokens: [3, 4], segments: [0..<2]).gradient == nil)

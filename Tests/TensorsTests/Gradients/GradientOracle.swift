@@ -113,7 +113,9 @@ func product(
   for row in 0..<m {
     for column in 0..<n {
       var sum = 0.0
-      for i in 0..<k { sum += a[row * k + i] * (transposed ? b[column * k + i] : b[i * n + column]) }
+      for i in 0..<k {
+        sum += a[row * k + i] * (transposed ? b[column * k + i] : b[i * n + column])
+      }
       c[row * n + column] = sum
     }
   }

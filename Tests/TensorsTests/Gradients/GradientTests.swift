@@ -8,16 +8,36 @@ private let shapes = [[1, 1], [3, 17], [70, 33], [2, 64], [5, 1000], [1100, 33]]
 @Test(arguments: shapes) func sumsAndProductsOfTensorsHaveTheirGradients(shape: [Int]) {
   var numbers = TestNumbers(31)
   let (a, b) = (numbers.tensor(shape), numbers.tensor(shape))
-  checkGradients([a, b]) { $0[0] + $0[1] } formula: { zip($0[0], $0[1]).map { $0 + $1 } }
-  checkGradients([a, b]) { $0[0] - $0[1] } formula: { zip($0[0], $0[1]).map { $0 - $1 } }
+  checkGradients([a, b]) {
+    $0[0] + $0[1]
+  } formula: {
+    zip($0[0], $0[1]).map { $0 + $1 }
+  }
+  checkGradients([a, b]) {
+    $0[0] - $0[1]
+  } formula: {
+    zip($0[0], $0[1]).map { $0 - $1 }
+  }
   checkGradients([a, b]) {
     $0[0].multiplied(elementwise: $0[1])
   } formula: {
     zip($0[0], $0[1]).map { $0 * $1 }
   }
-  checkGradients([a]) { $0[0] + $0[0] } formula: { $0[0].map { $0 + $0 } }
-  checkGradients([a]) { $0[0].multiplied(elementwise: $0[0]) } formula: { $0[0].map { $0 * $0 } }
-  checkGradients([a]) { $0[0].scaled(by: -1.75) } formula: { $0[0].map { $0 * -1.75 } }
+  checkGradients([a]) {
+    $0[0] + $0[0]
+  } formula: {
+    $0[0].map { $0 + $0 }
+  }
+  checkGradients([a]) {
+    $0[0].multiplied(elementwise: $0[0])
+  } formula: {
+    $0[0].map { $0 * $0 }
+  }
+  checkGradients([a]) {
+    $0[0].scaled(by: -1.75)
+  } formula: {
+    $0[0].map { $0 * -1.75 }
+  }
   for trained in [[true, false], [false, true]] {
     checkGradients([a, b], trained: trained) {
       $0[0].multiplied(elementwise: $0[1])
@@ -86,7 +106,9 @@ func rootMeanSquareNormsHaveTheirGradients(shape: [Int], offset: Float) {
 @Test(arguments: shapes) func layerNormsHaveTheirGradients(shape: [Int]) {
   var numbers = TestNumbers(34)
   let width = shape[1]
-  let (x, w, b) = (numbers.tensor(shape, scale: 3), numbers.tensor([width]), numbers.tensor([width]))
+  let (x, w, b) = (
+    numbers.tensor(shape, scale: 3), numbers.tensor([width]), numbers.tensor([width])
+  )
   func norm(_ x: [Double], _ w: [Double]?, _ b: [Double]?) -> [Double] {
     byRow(x, width) { row in
       let mean = row.reduce(0, +) / Double(width)
@@ -162,7 +184,11 @@ func rootMeanSquareNormsHaveTheirGradients(shape: [Int], offset: Float) {
   } formula: {
     byRow($0[0], width) { Array($0[some]) }
   }
-  checkGradients([x]) { $0[0].reshaped([width, 1, rows]) } formula: { $0[0] }
+  checkGradients([x]) {
+    $0[0].reshaped([width, 1, rows])
+  } formula: {
+    $0[0]
+  }
   // Overlapping views of one tensor.
   checkGradients([x]) {
     $0[0].rows(0..<rows) + $0[0].reshaped([rows, width]) + $0[0].columns(0..<width)
@@ -185,7 +211,11 @@ func rootMeanSquareNormsHaveTheirGradients(shape: [Int], offset: Float) {
   } formula: {
     $0[0] + $0[0]
   }
-  checkGradients([x]) { Tensor.stacked([$0[0]]).scaled(by: 2) } formula: { $0[0].map { 2 * $0 } }
+  checkGradients([x]) {
+    Tensor.stacked([$0[0]]).scaled(by: 2)
+  } formula: {
+    $0[0].map { 2 * $0 }
+  }
 }
 
 @Test func deinterleavedPartsHaveTheirGradients() {

@@ -32,7 +32,9 @@ import Testing
   var numbers = TestNumbers(62)
   let W = Parameter(
     name: "W", initial: numbers.tensor([5, 8]), decays: true, isBlockMatrix: true)
-  let (x, first, second) = (numbers.tensor([3, 8]), numbers.tensor([3, 5]), numbers.tensor([3, 5]))
+  let (x, first, second) = (
+    numbers.tensor([3, 8]), numbers.tensor([3, 5]), numbers.tensor([3, 5])
+  )
   func gradient(_ arriving: [Tensor]) -> [Float] {
     W.clearGradient()
     #expect(W.gradient == nil)
