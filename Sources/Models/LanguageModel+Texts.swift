@@ -38,23 +38,25 @@ extension LanguageModel {
     precondition(!(recomputing && observer.onAttention != nil))
     try check(tokens, segments)
     let positions = segments.flatMap { 0..<$0.count }
-    let longest = segments.reduce(0) { max($0, $1.count) }
-    var tables: [(RotaryConfiguration, RotaryTable)] = []
+    var known: [(rotary: RotaryConfiguration, rotations: Rotations)] = []
     var x = embedding(tokens, positions: positions)
     observer.onEmbedding?(x)
     for (index, block) in blocks.enumerated() {
-      var table: RotaryTable?
+      var rotations: Rotations?
       if let rotary = block.configuration.attention.rotary {
-        let known = tables.first { $0.0 == rotary }?.1
-        table =
-          known
-          ?? RotaryTable(
-            inverseFrequencies: rotary.inverseFrequencies(length: longest), positions: 0..<longest,
-            attentionScaling: rotary.attentionFactor)
-        if known == nil, let table { tables.append((rotary, table)) }
+        rotations = known.first { $0.rotary == rotary }?.rotations
+        if rotations == nil {
+          let made = Rotations(rotary, lengths: segments.map(\.count))
+          known.append((rotary, made))
+          rotations = made
+        }
       }
       var context = Block.Context(
-        sequences: segments.map { .init(cache: nil, rows: $0, rotary: table) }, index: index)
+        sequences: segments.enumerated().map { text, rows in
+          .init(
+            cache: nil, rows: rows, rotary: rotations?.table,
+            firstRotation: rotations?.starts[text] ?? 0)
+        }, index: index)
       if let onAttention = observer.onAttention {
         context.onAttention = { onAttention(index, $0, $1, $2) }
       }
@@ -74,6 +76,38 @@ extension LanguageModel {
     guard let context = configuration.contextLength else { return }
     for segment in segments where segment.count > context {
       throw .contextExceeded(tokens: segment.count, context: context)
+    }
+  }
+}
+
+/// One table of rotations for several texts.
+private struct Rotations {
+  var table: RotaryTable
+  /// Where each text's first position lies in it.
+  var starts: [Int]
+
+  init(_ rotary: RotaryConfiguration, lengths: [Int]) {
+    func part(_ frequencies: [Float], _ length: Int) -> RotaryTable {
+      RotaryTable(
+        inverseFrequencies: frequencies, positions: 0..<length,
+        attentionScaling: rotary.attentionFactor)
+    }
+    let longest = lengths.max() ?? 0
+    let ofLongest = rotary.inverseFrequencies(length: longest)
+    // What a text gives must not depend on the texts beside it.
+    let frequencies = lengths.map {
+      rotary.dependsOnLength ? rotary.inverseFrequencies(length: $0) : ofLongest
+    }
+    if frequencies.allSatisfy({ $0 == ofLongest }) {
+      table = part(ofLongest, longest)
+      starts = lengths.map { _ in 0 }
+      return
+    }
+    table = RotaryTable(joining: zip(frequencies, lengths).map(part))
+    var first = 0
+    starts = lengths.map { length in
+      defer { first += length }
+      return first
     }
   }
 }

@@ -29,6 +29,15 @@ public struct RotaryTable: Sendable {
     cosines = angles.map { cosf($0) * attentionScaling }
     sines = angles.map { sinf($0) * attentionScaling }
   }
+
+  /// The rows of several tables one after the other, counted from 0: texts whose frequencies differ.
+  package init(joining tables: [RotaryTable]) {
+    precondition(tables.allSatisfy { $0.dimensions == tables[0].dimensions })
+    positions = 0..<tables.reduce(0) { $0 + $1.positions.count }
+    dimensions = tables.first?.dimensions ?? 0
+    cosines = tables.flatMap(\.cosines)
+    sines = tables.flatMap(\.sines)
+  }
 }
 
 extension Tensor {

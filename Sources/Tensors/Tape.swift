@@ -9,8 +9,6 @@
 public final class GradientNode: @unchecked Sendable {
   /// What has arrived so far, one float32 number for each element of the tensor.
   package private(set) var gradient: Tensor?
-  /// Whether `gradient` is ours alone, so that more may be added in place.
-  private var isOwned = false
   /// Empty for a leaf, whose gradient stays until it is cleared.
   fileprivate var parents: [GradientNode]
   fileprivate var backward: ((Tensor) -> Void)?
@@ -22,16 +20,27 @@ public final class GradientNode: @unchecked Sendable {
     self.backward = backward
   }
 
-  fileprivate func receive(_ arriving: Tensor) {
-    guard let gradient else {
-      // Possibly another node's gradient too, hence never written to.
-      (gradient, isOwned) = (arriving, false)
-      return
+  /// A long computation is let go node by node, not by each node's release inside that of the next,
+  /// which would take stack for every step.
+  deinit {
+    var released = parents
+    (parents, backward) = ([], nil)
+    while var node = released.popLast() {
+      guard isKnownUniquelyReferenced(&node) else { continue }
+      released += node.parents
+      (node.parents, node.backward) = ([], nil)
     }
-    if isOwned {
-      gradient.add(arriving)
+  }
+
+  /// Adds in place only to memory that nobody else holds: what arrived may be another node's gradient
+  /// too, and what was taken from here stays what it was.
+  fileprivate func receive(_ arriving: Tensor) {
+    if gradient?.isSoleHolder() ?? false {
+      gradient?.add(arriving)
+    } else if let gradient {
+      self.gradient = gradient.plain + arriving.plain.reshaped(gradient.shape)
     } else {
-      (self.gradient, isOwned) = (gradient.plain + arriving.plain.reshaped(gradient.shape), true)
+      gradient = arriving
     }
   }
 
@@ -39,30 +48,28 @@ public final class GradientNode: @unchecked Sendable {
     shape: [Int], _ add: (UnsafeMutablePointer<Float>, _ isFirst: Bool) -> Void
   ) {
     let isFirst = gradient == nil
-    if !isOwned {
+    if !(gradient?.isSoleHolder() ?? false) {
       let old = gradient
       gradient = Tensor(shape: shape) { target in
         if let old, let base = target.baseAddress {
           base.update(from: old.floats, count: old.count)
         }
       }
-      isOwned = true
     }
     guard let gradient else { return }
     add(UnsafeMutablePointer(mutating: gradient.floats), isFirst)
   }
 
   /// Forgets the gradient; its memory goes.
-  package func clear() { (gradient, isOwned) = (nil, false) }
+  package func clear() { gradient = nil }
 
   /// Multiplies what has arrived by a number: clipping, averaging.
   package func scale(by factor: Float) {
-    guard let old = gradient else { return }
-    (gradient, isOwned) = (old.scaled(by: factor), true)
+    gradient = gradient?.scaled(by: factor)
   }
 
   /// Puts a gradient in place of what has arrived.
-  package func replace(by gradient: Tensor) { (self.gradient, isOwned) = (gradient, false) }
+  package func replace(by gradient: Tensor) { self.gradient = gradient.plain }
 }
 
 extension Tensor {

@@ -6,7 +6,7 @@ public struct Tensor: Sendable {
   public let dtype: DType
   /// Sizes, slowest first: `[rows, columns]`.
   public let shape: [Int]
-  package let storage: Storage
+  package private(set) var storage: Storage
   /// Where this tensor's first byte lies in `storage`.
   package let byteOffset: Int
   /// Its place in a recorded computation; nil while nothing is to be differentiated.
@@ -83,6 +83,9 @@ public struct Tensor: Sendable {
       place.accumulate { pare_accumulate(1, gradient.floats, $0 + at, gradient.count) }
     }
   }
+
+  /// Whether no other tensor or operation holds this one's memory.
+  mutating func isSoleHolder() -> Bool { isKnownUniquelyReferenced(&storage) }
 
   /// Adds in place: for sums whose one owner the caller is.
   func add(_ other: Tensor) {

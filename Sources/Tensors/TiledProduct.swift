@@ -50,14 +50,17 @@ package enum TiledProduct {
     let (height, width) = tile(m, n, k)
     let columns = (n + width - 1) / width
     let target = Unshared(c)
-    Parallel.forEach((m + height - 1) / height * columns) { index in
-      let (row, column) = (index / columns * height, index % columns * width)
-      cblas_sgemm(
-        CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
-        b.isTransposed ? CblasTrans : CblasNoTrans, Int32(min(height, m - row)),
-        Int32(min(width, n - column)), Int32(k), scale, a.from(row: row, column: 0),
-        Int32(a.stride), b.from(row: 0, column: column), Int32(b.stride), adding ? 1 : 0,
-        target.value + row * stride + column, Int32(stride))
+    // An operand may be the last to hold its memory.
+    withExtendedLifetime((a, b)) {
+      Parallel.forEach((m + height - 1) / height * columns) { index in
+        let (row, column) = (index / columns * height, index % columns * width)
+        cblas_sgemm(
+          CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
+          b.isTransposed ? CblasTrans : CblasNoTrans, Int32(min(height, m - row)),
+          Int32(min(width, n - column)), Int32(k), scale, a.from(row: row, column: 0),
+          Int32(a.stride), b.from(row: 0, column: column), Int32(b.stride), adding ? 1 : 0,
+          target.value + row * stride + column, Int32(stride))
+      }
     }
   }
 

@@ -48,4 +48,23 @@ struct pare_score_gradient {
 };
 void pare_softmax_gradient(const struct pare_score_gradient *tile);
 
+/// The same rules in double, one number after another.
+void pare_activate_gradient_ref(
+    enum pare_activation kind, const float *x, const float *dy, float *dx, size_t count);
+void pare_gated_gradient_ref(
+    enum pare_activation kind, const float *gate, const float *up, const float *dy, float *d_gate,
+    float *d_up, size_t count);
+void pare_soft_cap_gradient_ref(
+    const float *y, float cap, const float *dy, float *dx, size_t count);
+void pare_rms_norm_gradient_ref(
+    const float *x, const float *w, float offset, float epsilon, const float *dy, float *dx,
+    float *dw, size_t count);
+void pare_layer_norm_gradient_ref(
+    const float *x, const float *w, float epsilon, const float *dy, float *dx, float *dw, float *db,
+    size_t count);
+void pare_rotate_ref(
+    const float *x, const float *cosines, const float *sines, float direction, size_t half,
+    size_t dim, float *y);
+void pare_softmax_gradient_ref(const struct pare_score_gradient *tile);
+
 #endif

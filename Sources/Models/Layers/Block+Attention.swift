@@ -56,7 +56,9 @@ extension Block {
     let attention = configuration.attention
     var (queries, keys) = (queries, keys)
     if let rotary = context.sequences.first?.rotary {
-      let positions = context.sequences.map { 0..<$0.rows.count }
+      let positions = context.sequences.map {
+        $0.firstRotation..<($0.firstRotation + $0.rows.count)
+      }
       queries = queries.rotated(
         by: rotary, heads: attention.heads, headDim: attention.headDim, segments: positions)
       keys = keys.rotated(

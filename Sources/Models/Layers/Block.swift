@@ -50,11 +50,16 @@ public struct Block: Sendable {
       package let cache: KVCache?
       package let rows: Range<Int>
       package let rotary: RotaryTable?
+      /// Where the first position of a whole text lies in `rotary`.
+      package let firstRotation: Int
 
-      package init(cache: KVCache?, rows: Range<Int>, rotary: RotaryTable?) {
+      package init(
+        cache: KVCache?, rows: Range<Int>, rotary: RotaryTable?, firstRotation: Int = 0
+      ) {
         self.cache = cache
         self.rows = rows
         self.rotary = rotary
+        self.firstRotation = firstRotation
       }
     }
 
