@@ -5,7 +5,8 @@ extension Tape {
   /// The derivatives wait, one tensor per input, until the way back asks for them.
   ///
   /// - Parameters:
-  ///   - inputs: what the scalars are computed from; those without a place in a computation stay so.
+  ///   - inputs: what the scalars are computed from; those without a place in a computation stay
+  ///     so.
   ///   - body: `(piece, inputs)` to a tensor of one element, or nil for nothing to add.
   /// - Returns: a tensor of one element, recorded.
   package static func sum<E: Error>(

@@ -60,8 +60,8 @@ extension Tensor {
     }
   }
 
-  /// Euclidean distances between all pairs of rows, `[rows, rows]`. Computed from differences, since
-  /// products of rows would lose close ones. Where two rows agree no gradient passes.
+  /// Euclidean distances between all pairs of rows, `[rows, rows]`. Computed from differences,
+  /// since products of rows would lose close ones. Where two rows agree no gradient passes.
   package func pairwiseDistances() -> Tensor {
     let (x, rows, width) = (Unshared(floats), rows, columns)
     let result = filledRows([rows, rows]) { row, target in
@@ -92,8 +92,8 @@ extension Tensor {
     }
   }
 
-  /// x · n / Σ x: everything in units of its mean over `count` of the elements, those that can differ
-  /// from 0. What is 0 everywhere stays so.
+  /// x · n / Σ x: everything in units of its mean over `count` of the elements, those that can
+  /// differ from 0. What is 0 everywhere stays so.
   package func dividedByMean(over count: Int) -> Tensor {
     var sum = 0.0
     for i in 0..<self.count { sum += Double(floats[i]) }

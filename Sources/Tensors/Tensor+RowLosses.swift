@@ -22,8 +22,9 @@ package enum RowSpan: Sendable, Equatable {
   }
 }
 
-/// Weighted sums over rows of what two matrices differ by: tensors of one element, recorded. The other
-/// matrix is constant. The derivative is computed along with the value, which reads the same numbers.
+/// Weighted sums over rows of what two matrices differ by: tensors of one element, recorded. The
+/// other matrix is constant. The derivative is computed along with the value, which reads the same
+/// numbers.
 extension Tensor {
   /// - Parameters:
   ///   - weights: a factor on each row; rows of weight 0 are not looked at.
@@ -101,7 +102,8 @@ extension Tensor {
     }
   }
 
-  /// Σ wᵢ · mean over j ≠ i of the Huber loss of xᵢⱼ − yᵢⱼ: half the square within ±δ, linear beyond.
+  /// Σ wᵢ · mean over j ≠ i of the Huber loss of xᵢⱼ − yᵢⱼ: half the square within ±δ, linear
+  /// beyond.
   package func huberError(to other: Tensor, weights: [Float], delta: Float = 1) -> Tensor {
     precondition(shape == other.shape && rows == columns && rows > 1, "\(shape), \(other.shape)")
     let (y, width) = (Unshared(other.floats), columns)

@@ -33,7 +33,7 @@ private func check(
   let gradient = try #require(leaf.gradient, sourceLocation: sourceLocation).doubles
   let factors = cotangent.doubles
   func pulled(_ rows: Rows) -> Double { zip(oracle(rows), factors).reduce(0) { $0 + $1.0 * $1.1 } }
-  let step = 1e-5
+  let step = 1e-6
   var differences: [Double] = []
   for row in 0..<x.rows {
     for column in 0..<x.columns {

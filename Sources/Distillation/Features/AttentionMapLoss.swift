@@ -4,11 +4,11 @@ package import Tensors
 ///
 /// TinyBERT (Jiao et al. 2020, arXiv:1909.10351, eq. 7) compares scores before the softmax by their
 /// squared difference, MobileBERT (Sun et al. 2020, arXiv:2004.02984, section 3.4) distributions by
-/// their divergence. A decoder's row sees the tokens up to its own; the value is a mean over layers,
-/// heads and rows, each row's over the columns that it sees.
+/// their divergence. A decoder's row sees the tokens up to its own; the value is a mean over
+/// layers, heads and rows, each row's over the columns that it sees.
 ///
-/// Matrices `[tokens, tokens]` exist for one head of one text at a time, or for all heads of one text
-/// where heads are averaged.
+/// Matrices `[tokens, tokens]` exist for one head of one text at a time, or for all heads of one
+/// text where heads are averaged.
 package struct AttentionMapLoss: StateLoss {
   package enum Measure: String, Sendable, Equatable, CaseIterable {
     /// Squared differences of scores before the softmax.

@@ -3,17 +3,17 @@ package import Tensors
 /// Makes hidden states of a student like those of a teacher, through learned projections where the
 /// widths differ.
 ///
-/// FitNets (Romero et al. 2015, arXiv:1412.6550, eq. 3), TinyBERT's hidden and embedding losses (Jiao
-/// et al. 2020, arXiv:1909.10351, eqs. 8 and 9), the cosine loss of DistilBERT (Sanh et al. 2019,
-/// arXiv:1910.01108, section 3), MobileBERT's feature map transfer (Sun et al. 2020, arXiv:2004.02984,
-/// section 3.4). The value is a mean over pairs of states, rows and channels, where some of the papers
-/// sum over layers.
+/// FitNets (Romero et al. 2015, arXiv:1412.6550, eq. 3), TinyBERT's hidden and embedding losses
+/// (Jiao et al. 2020, arXiv:1909.10351, eqs. 8 and 9), the cosine loss of DistilBERT (Sanh et al.
+/// 2019, arXiv:1910.01108, section 3), MobileBERT's feature map transfer (Sun et al. 2020,
+/// arXiv:2004.02984, section 3.4). The value is a mean over pairs of states, rows and channels,
+/// where some of the papers sum over layers.
 package struct HiddenStateLoss: StateLoss {
   package enum Measure: String, Sendable, Equatable, CaseIterable {
     /// Mean of squared differences.
     case squaredError = "mse"
-    /// The same after both states' rows are given mean 0 and variance 1, so that layers of different
-    /// sizes count alike.
+    /// The same after both states' rows are given mean 0 and variance 1, so that layers of
+    /// different sizes count alike.
     case normalizedSquaredError = "normalized-mse"
     /// 1 − cos of the two rows.
     case cosine
@@ -69,8 +69,8 @@ package struct HiddenStateLoss: StateLoss {
 
   /// - Parameters:
   ///   - name: also the beginning of the projections' names.
-  /// - Throws: `layerOutOfRange`, `noLayers` for a map that does not fit the models, or settings that
-  ///   compare nothing.
+  /// - Throws: `layerOutOfRange`, `noLayers` for a map that does not fit the models, or settings
+  ///   that compare nothing.
   package init(
     _ settings: Settings, student: StateShape, teacher: StateShape, name: String = "hidden"
   ) throws(DistillationError) {

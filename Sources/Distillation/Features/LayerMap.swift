@@ -29,8 +29,8 @@ package struct LayerPair: Sendable, Hashable {
 
 /// Which layers of a student learn from which of a teacher.
 package enum LayerMap: Sendable, Equatable {
-  /// Student layer i learns from teacher layer i · Lₜ / Lₛ, both counted from 1, rounded down (TinyBERT,
-  /// Jiao et al. 2020, section 3.1, the "uniform" strategy).
+  /// Student layer i learns from teacher layer i · Lₜ / Lₛ, both counted from 1, rounded down
+  /// (TinyBERT's uniform strategy, Jiao et al. 2020).
   case uniform
   /// The last layers only.
   case last
@@ -40,8 +40,9 @@ package enum LayerMap: Sendable, Equatable {
 
   /// The pairs between models of given depths, in the order of the student's layers.
   ///
-  /// - Throws: `layerOutOfRange` for a listed layer that a model does not have, `noLayers` where there
-  ///   is nothing to pair: an empty list, or a student deeper than its teacher under `uniform`.
+  /// - Throws: `layerOutOfRange` for a listed layer that a model does not have, `noLayers` where
+  ///   there is nothing to pair: an empty list, or a student deeper than its teacher under
+  ///   `uniform`.
   package func pairs(student: Int, teacher: Int) throws(DistillationError) -> [LayerPair] {
     guard student > 0, teacher > 0 else {
       throw .noLayers(map: name, student: student, teacher: teacher)

@@ -4,7 +4,7 @@ import Tensors
 /// sample of text.
 package struct LayerSearch: Sendable, Equatable {
   package enum Similarity: String, Sendable, Equatable, CaseIterable {
-    /// ‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centered states (Kornblith et al. 2019, arXiv:1905.00414, eq. 5).
+    /// ‖YᵀX‖² / (‖XᵀX‖ · ‖YᵀY‖) of centered states (Kornblith et al. 2019, arXiv:1905.00414).
     case linearCKA = "cka"
     /// The part of the teacher's variance that a linear map of the student's states explains.
     case regression

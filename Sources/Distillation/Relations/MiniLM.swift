@@ -1,14 +1,14 @@
 package import Tensors
 
 /// Deep self-attention distillation: the last layer's attention distributions and the relations
-/// between its values (Wang et al. 2020, arXiv:2002.10957, eqs. 5 to 9).
+/// between its values (Wang et al. 2020, arXiv:2002.10957).
 ///
 /// The paper's models see both ways. Here a token's row runs over the tokens up to its own: in
-/// attention because a decoder's does, and in value relations by default, so that what a position is
-/// taught does not depend on text that it cannot know.
+/// attention because a decoder's does, and in value relations by default, so that what a position
+/// is taught does not depend on text that it cannot know.
 ///
-/// As in the paper, student and teacher have the same number of heads, of whatever width. Under grouped
-/// heads the relation of a query head is that of the values that it reads.
+/// As in the paper, student and teacher have the same number of heads, of whatever width. Under
+/// grouped heads the relation of a query head is that of the values that it reads.
 package struct MiniLM: StateLoss {
   package struct Settings: Sendable, Equatable {
     /// The student's and the teacher's, from 0; nil: the last.
@@ -90,7 +90,9 @@ package struct MiniLM: StateLoss {
 
 extension LayerPair {
   /// Two layers, each the last unless named.
-  static func checked(_ student: Int?, _ teacher: Int?, student s: StateShape, teacher t: StateShape)
+  static func checked(
+    _ student: Int?, _ teacher: Int?, student s: StateShape, teacher t: StateShape
+  )
     throws(DistillationError) -> LayerPair
   {
     let pair = LayerPair(student: student ?? s.layers - 1, teacher: teacher ?? t.layers - 1)

@@ -1,16 +1,15 @@
 package import Tensors
 
 /// Relations among queries, among keys and among values, cut into as many relation heads as one
-/// likes, so that models with any numbers of heads compare (Wang et al. 2021, arXiv:2012.15828, eqs. 2
-/// to 5).
+/// likes, so that models with any numbers of heads compare (Wang et al. 2021, arXiv:2012.15828).
 ///
 /// All heads of a token are one vector, which is cut anew; queries and keys are taken after their
-/// rotation, as attention compares them. Rows run over the tokens up to their own by default, for the
-/// reason that `MiniLM` has.
+/// rotation, as attention compares them. Rows run over the tokens up to their own by default, for
+/// the reason that `MiniLM` has.
 package struct MiniLMv2: StateLoss {
   package struct Settings: Sendable, Equatable {
-    /// nil: as many as divide all widths and leave 8 channels to each of the narrowest, at most 64. That
-    /// gives the paper's 48 for a student of width 384.
+    /// nil: as many as divide all widths and leave 8 channels to each of the narrowest, at most 64.
+    /// That gives the paper's 48 for a student of width 384.
     package var relationHeads: Int?
     /// From 0; nil: the last. The paper takes an upper middle layer of large teachers.
     package var studentLayer: Int?

@@ -1,7 +1,7 @@
 import Tensors
 
-/// How alike two models relate the tokens of a text: for some channels of each, the divergence between
-/// the softmaxes over `x · xᵀ / √channels`, row by row, KL(teacher ‖ student).
+/// How alike two models relate the tokens of a text: for some channels of each, the divergence
+/// between the softmaxes over `x · xᵀ / √channels`, row by row, KL(teacher ‖ student).
 ///
 /// Matrices `[tokens, tokens]` exist for one head of one text at a time.
 struct RelationDivergence {

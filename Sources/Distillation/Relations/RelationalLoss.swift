@@ -1,12 +1,13 @@
 package import Tensors
 
-/// Relational knowledge distillation: distances between states, or angles that triples of them form,
-/// are to be the teacher's, whatever the states themselves (Park et al. 2019, arXiv:1904.05068, eqs. 5
-/// to 8). Widths need not agree.
+/// Relational knowledge distillation: distances between states, or angles that triples of them
+/// form, are to be the teacher's, whatever the states themselves (Park et al. 2019,
+/// arXiv:1904.05068, section 3.2). Widths need not agree.
 ///
-/// The value is a mean over ordered pairs of different items, or triples of three different ones, where
-/// the paper sums. Which items: texts, as means of their counted states, or the counted tokens of each
-/// text. Of many items a sample is compared, chosen by the seed and their places alone.
+/// The value is a mean over ordered pairs of different items, or triples of three different ones,
+/// where the paper sums. Which items: texts, as means of their counted states, or the counted
+/// tokens of each text. Of many items a sample is compared, chosen by the seed and their places
+/// alone.
 package struct RelationalLoss: StateLoss {
   package enum Relation: String, Sendable, Equatable, CaseIterable {
     /// Euclidean distances in units of their mean.
@@ -153,8 +154,8 @@ package struct RelationalLoss: StateLoss {
     return Tape.sum([ours], over: vertices.count) { (index: Int, leaves: [Tensor]) in
       let (group, vertex) = vertices[index]
       let rows = groups[group]
-      // The Huber loss takes each row's mean over all but its diagonal: one column too many, that of
-      // the vertex, which is 0 in both.
+      // The Huber loss takes each row's mean over all but its diagonal: one column too many, that
+      // of the vertex, which is 0 in both.
       let others = Double(rows.count - 1)
       var weights = [Float](
         repeating: Float(1 / (total * others) * others / (others - 1)), count: rows.count)

@@ -34,7 +34,9 @@ struct HiddenStateTests {
 
   @Test(arguments: HiddenStateLoss.Measure.allCases, [5, 7])
   func uniformLayersAgreeWithTheirFormula(_ measure: HiddenStateLoss.Measure, width: Int) throws {
-    let (student, teacher) = (pass(layers: 2, width: 5, seed: 1), pass(layers: 4, width: width, seed: 2))
+    let (student, teacher) = (
+      pass(layers: 2, width: 5, seed: 1), pass(layers: 4, width: width, seed: 2)
+    )
     let loss = try HiddenStateLoss(
       .init(measure: measure, seed: 3), student: student.shape, teacher: teacher.shape)
     #expect(loss.parameters.map(\.shape) == (width == 5 ? [] : [[7, 5], [7, 5]]))
@@ -53,7 +55,9 @@ struct HiddenStateTests {
   }
 
   @Test func tinyBERTComparesEmbeddingsAndSharesAProjection() throws {
-    let (student, teacher) = (pass(layers: 2, width: 3, seed: 4), pass(layers: 2, width: 6, seed: 5))
+    let (student, teacher) = (
+      pass(layers: 2, width: 3, seed: 4), pass(layers: 2, width: 6, seed: 5)
+    )
     let loss = try HiddenStateLoss(.tinyBERT, student: student.shape, teacher: teacher.shape)
     #expect(
       loss.parameters.map(\.name) == ["hidden.projection.embedding", "hidden.projection.blocks"])
@@ -67,7 +71,9 @@ struct HiddenStateTests {
   }
 
   @Test func distilBERTComparesDirectionsOfTheLastStates() throws {
-    let (student, teacher) = (pass(layers: 1, width: 4, seed: 6), pass(layers: 3, width: 4, seed: 7))
+    let (student, teacher) = (
+      pass(layers: 1, width: 4, seed: 6), pass(layers: 3, width: 4, seed: 7)
+    )
     let loss = try HiddenStateLoss(.distilBERT, student: student.shape, teacher: teacher.shape)
     try check(
       loss, student: student, teacher: teacher, segments: texts, weights: textWeights
@@ -75,7 +81,9 @@ struct HiddenStateTests {
   }
 
   @Test func fitNetsPairsTheMiddles() throws {
-    let (student, teacher) = (pass(layers: 3, width: 4, seed: 8), pass(layers: 5, width: 3, seed: 9))
+    let (student, teacher) = (
+      pass(layers: 3, width: 4, seed: 8), pass(layers: 5, width: 3, seed: 9)
+    )
     let loss = try HiddenStateLoss(.fitNets, student: student.shape, teacher: teacher.shape)
     try check(
       loss, student: student, teacher: teacher, segments: texts, weights: textWeights
@@ -95,7 +103,9 @@ struct HiddenStateTests {
   }
 
   @Test func statesThatWereNotKeptOrDoNotFitAreRefused() throws {
-    let (student, teacher) = (pass(layers: 1, width: 4, seed: 6), pass(layers: 1, width: 4, seed: 7))
+    let (student, teacher) = (
+      pass(layers: 1, width: 4, seed: 6), pass(layers: 1, width: 4, seed: 7)
+    )
     let loss = try HiddenStateLoss(.mobileBERT, student: student.shape, teacher: teacher.shape)
     let weights = textWeights
     #expect(throws: DistillationError.self) {
@@ -156,7 +166,8 @@ struct LayerMapTests {
   }
 
   @Test(arguments: LayerSearch.Similarity.allCases)
-  func aSearchFindsTheLayerThatIsAMixtureOfTheStudents(_ similarity: LayerSearch.Similarity) throws {
+  func aSearchFindsTheLayerThatIsAMixtureOfTheStudents(_ similarity: LayerSearch.Similarity) throws
+  {
     let tokens = 60
     let layers = (0..<4).map { randomRows(tokens, 6, seed: UInt64($0), scale: 2) }
     // Reflected along one direction and moved: the same up to what both similarities ignore.
