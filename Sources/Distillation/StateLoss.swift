@@ -20,6 +20,24 @@ package struct PassStates {
     package var values: Tensor
     package var heads: Int
     package var keyValueHeads: Int
+    /// How the model's attention scales, caps and hides scores.
+    package var mask: AttentionMask
+
+    /// - Parameter mask: nil for plain causal attention with scores over √headDim.
+    package init(
+      queries: Tensor, keys: Tensor, values: Tensor, heads: Int, keyValueHeads: Int,
+      mask: AttentionMask? = nil
+    ) {
+      precondition(heads > 0 && keyValueHeads > 0 && heads % keyValueHeads == 0)
+      self.queries = queries
+      self.keys = keys
+      self.values = values
+      self.heads = heads
+      self.keyValueHeads = keyValueHeads
+      self.mask = mask ?? AttentionMask(scale: 1 / Float(queries.columns / heads).squareRoot())
+    }
+
+    package var headDim: Int { queries.columns / heads }
   }
 
   package init() {}

@@ -59,7 +59,10 @@ extension LanguageModel {
         states.attention.append(
           .init(
             queries: queries, keys: keys, values: values, heads: attention.heads,
-            keyValueHeads: attention.keyValueHeads))
+            keyValueHeads: attention.keyValueHeads,
+            mask: AttentionMask(
+              slidingWindow: attention.slidingWindow, alibiSlopes: attention.alibiSlopes,
+              softCap: attention.softCap, scale: attention.scale)))
       }
     }
     let hidden = try hidden(
