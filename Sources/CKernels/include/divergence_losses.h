@@ -25,7 +25,7 @@ struct pare_divergence_loss {
 
 /// Teacher logits count as no less than the row's largest - 200 temperatures, so that a masked token
 /// (-infinity) costs a student that likes it much, but not everything. Student logits of -infinity
-/// are probabilities of zero. NaN in either gives NaN.
+/// are probabilities of zero. NaN in either gives NaN, and so does a row without any finite logit.
 ///
 /// gradient += weight * temperature^2 * d divergence / d student; the result is temperature^2 times
 /// the divergence, without the weight. The squared temperature keeps gradients alike at every

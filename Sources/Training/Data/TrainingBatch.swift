@@ -14,6 +14,21 @@ public struct TrainingBatch: Sendable, Equatable {
   /// Inputs that are padding.
   public let padding: Int
 
+  /// - Parameter segments: nil where each row sees all of itself and nothing else.
+  package init(
+    rows: Int, length: Int, inputs: [Int], targets: [Int], weights: [Float],
+    segments: [Range<Int>]? = nil, padding: Int = 0
+  ) {
+    precondition([inputs.count, targets.count, weights.count].allSatisfy { $0 == rows * length })
+    self.rows = rows
+    self.length = length
+    self.inputs = inputs
+    self.targets = targets
+    self.weights = weights
+    self.segments = segments ?? (0..<rows).map { $0 * length..<($0 + 1) * length }
+    self.padding = padding
+  }
+
   /// Predictions that count.
   public var predictions: Int { weights.count { $0 != 0 } }
 }
