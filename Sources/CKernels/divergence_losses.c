@@ -1,8 +1,9 @@
 // Divergences between two rows of logits, with derivatives. See include/divergence_losses.h.
 //
-// With a = (teacher - largest) / T, b = (student - largest) / T and Z the sums of their exponentials,
-// log p = a - log Zp and log q = b - log Zq. One pass finds the largest, one writes e^a and e^b with
-// the sums that both KLs are made of, and one adds the derivative. For a loss D(q) with h = dD/dq
+// With a = (teacher - largest) / T, b = (student - largest) / T and Z the sums of their
+// exponentials, log p = a - log Zp and log q = b - log Zq. One pass finds the largest, one writes
+// e^a and e^b with the sums that both KLs are made of, and one adds the derivative. For a loss D(q)
+// with h = dD/dq
 //
 //   T^2 dD/d logit_j = T q_j (h_j - sum_i q_i h_i),
 //
@@ -142,8 +143,9 @@ PARE_KERNEL static struct mixed total_variation(
   for (size_t first = 0; first < count; first += BLOCK) {
     float value = 0, mean = 0;
     for (size_t i = first; i < block_end(first, count); i++) {
-      const float qi = q[i] * factor_q, d = qi - p[i] * factor_p;
-      const float x = d > 0 ? 0.5f * qi : (d < 0 ? -0.5f * qi : 0.0f);
+      const float qi = q[i] * factor_q, pi = p[i] * factor_p, d = qi - pi;
+      const float equal = 4e-7f * (qi + pi);  // as far as float32 can tell
+      const float x = d > equal ? 0.5f * qi : (d < -equal ? -0.5f * qi : 0.0f);
       value += 0.5f * fabsf(d);
       mean += x;
       qh[i] = x;

@@ -10,7 +10,7 @@ enum { BLOCK = 1024, LANES = 32 };
 
 static const float lowest_teacher = -200.0f;
 // No infinity, which times a probability of zero would be NaN.
-static const float lowest_student = -1e30f;
+static const float lowest_student = -1e4f;
 
 // Below this, e^x counts as zero; what is left stays clear of slow subnormal numbers.
 static inline __attribute__((always_inline)) float probability(float x) {

@@ -22,7 +22,7 @@ static double teacher_logit(const struct outcomes *o, size_t i) {
 }
 
 static double student_exponent(const struct outcomes *o, size_t i) {
-  return fmax((student_logit(o, i) - o->top_student) / o->temperature, -1e30);
+  return fmax((student_logit(o, i) - o->top_student) / o->temperature, -1e4);
 }
 
 static double teacher_exponent(const struct outcomes *o, size_t i) {
@@ -76,9 +76,11 @@ static double term(struct pare_divergence_loss loss, struct pair x, double *h) {
     case PARE_FORWARD_KL: *h = -x.p / x.q; return -x.p * difference;
     case PARE_REVERSE_KL: *h = difference + 1; return x.q * difference;
     case PARE_JEFFREYS: *h = difference + 1 - x.p / x.q; return (x.q - x.p) * difference;
-    case PARE_TOTAL_VARIATION:
-      *h = x.q > x.p ? 0.5 : (x.q < x.p ? -0.5 : 0);
+    case PARE_TOTAL_VARIATION: {
+      const double equal = 4e-7 * (x.p + x.q);
+      *h = x.q - x.p > equal ? 0.5 : (x.p - x.q > equal ? -0.5 : 0);
       return 0.5 * fabs(x.p - x.q);
+    }
     case PARE_MIXTURE: {
       const double m = s * x.p + (1 - s) * x.q;
       if (m == 0) return *h = 0;

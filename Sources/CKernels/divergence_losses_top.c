@@ -28,10 +28,10 @@ PARE_KERNEL static void spread(float a, const float *restrict x, float *restrict
   for (size_t i = 0; i < count; i++) y[i] += a * x[i];
 }
 
-// The logit of "any other token" is the log of the sum of their exponentials: softmax over the k + 1
-// gives each token the probability it has among all. The derivative of that logit spreads over its
-// tokens by their shares. The k are left out of the sum rather than taken off it: where they hold
-// nearly everything, a difference would be rounding.
+// The logit of "any other token" is the log of the sum of their exponentials: softmax over the k +
+// 1 gives each token the probability it has among all. The derivative of that logit spreads over
+// its tokens by their shares. The k are left out of the sum rather than taken off it: where they
+// hold nearly everything, a difference would be rounding.
 double pare_divergence_loss_top(
     struct pare_divergence_loss loss, const float *student, size_t count, const int32_t *ids,
     const float *log_probabilities, size_t k, float weight, float *gradient, float *scratch) {

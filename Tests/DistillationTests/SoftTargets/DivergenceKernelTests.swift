@@ -109,7 +109,8 @@ struct DivergenceKernelTests {
           let note = "student \(i), teacher \(j) at \(temperature)"
           #expect(both.fast.value.isFinite && both.fast.value >= 0, "\(note)")
           #expect(both.fast.gradient.allSatisfy { $0.isFinite }, "\(note)")
-          expectAgreement(both, note, within: 1e-5)
+          // A log-ratio of 200, less a mean of 200, has the rounding of 200.
+          expectAgreement(both, note, within: 2e-4)
         }
       }
     }
