@@ -162,7 +162,7 @@ double pare_divergence_loss_top_ref(
       .ids = ids,
       .count = k + 1,
       .other_student = sum > 0 ? top + log(sum) : -INFINITY,
-      .other_teacher = sum > 0 && listed < 1 ? log1p(-listed) : -INFINITY,
+      .other_teacher = sum > 0 ? log(fmax(1 - listed, PARE_LEAST_REST)) : -INFINITY,
       .temperature = loss.temperature,
   };
   const struct normalizers n = normalize(&o, loss.target_share);

@@ -51,7 +51,7 @@ double pare_divergence_loss_top(
   // With no other token, what the k lack to 1 is rounding.
   const int has_others = sum != 0;
   coarse[k] = has_others ? (float)(top + log(sum)) : -INFINITY;
-  target[k] = has_others && listed < 1 ? (float)log1p(-listed) : -INFINITY;
+  target[k] = has_others ? (float)log(fmax(1 - listed, PARE_LEAST_REST)) : -INFINITY;
   memset(derivative, 0, outcomes * sizeof(float));
   const double value =
       pare_divergence_loss(loss, coarse, target, outcomes, weight, derivative, rest);

@@ -19,7 +19,7 @@ struct pare_divergence_loss {
   float temperature;
   /// Of a mixture only: the teacher's share in m, above 0 and below 1, and A and B.
   float share, teacher_part, student_part;
-  /// The target is softmax((1 - t) student + t teacher), taken as constant; 1 for the teacher itself.
+  /// The target is softmax((1 - t) student + t teacher), a constant; 1 for the teacher itself.
   float target_share;
 };
 
@@ -41,9 +41,12 @@ double pare_divergence_loss_ref(
     struct pare_divergence_loss loss, const float *student, const float *teacher, size_t count,
     float weight, float *gradient);
 
-/// The same over k + 1 outcomes: k tokens, and all the others as one. The teacher's log-
-/// probabilities are those at temperature 1; a temperature is applied to the k + 1 outcomes of both
-/// sides.
+/// What a teacher's other tokens have at least: less is lost in float32 log-probabilities.
+#define PARE_LEAST_REST 1e-7
+
+/// The same over k + 1 outcomes: k tokens, and all the others as one, which have what the k lack
+/// to 1. The teacher's numbers are log-probabilities at temperature 1; a temperature is applied to
+/// the k + 1 outcomes of both sides.
 ///
 /// ids: different from one another, below count. scratch: count + 6 * (k + 1) floats.
 double pare_divergence_loss_top(

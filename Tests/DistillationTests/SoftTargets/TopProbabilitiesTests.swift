@@ -21,11 +21,19 @@ struct TopProbabilitiesTests {
 
     var studentRow: Tensor { Tensor(student.map { Float($0) }, shape: [1, student.count]) }
 
-    var top: TeacherRows {
+    private var logProbabilities: [Float] {
       let p = Oracle.softmax(teacher)
-      return .top(
-        .init(
-          k: ids.count, ids: ids.map(Int32.init), logProbabilities: ids.map { Float(log(p[$0])) }))
+      return ids.map { Float(log(p[$0])) }
+    }
+
+    var top: TeacherRows {
+      .top(.init(k: ids.count, ids: ids.map(Int32.init), logProbabilities: logProbabilities))
+    }
+
+    /// The teacher's outcomes as its rounded numbers have them: the rest is what is left to 1.
+    var target: [Double] {
+      let listed = logProbabilities.map(Double.init)
+      return listed + [log(1 - listed.reduce(0) { $0 + exp($1) })]
     }
 
     /// A distribution's logarithms, as logits of its outcomes.
@@ -44,7 +52,7 @@ struct TopProbabilitiesTests {
       let loss = try SoftTargetLoss(divergence, temperature: temperature, teacherForm: .top)
       let result = try LossOnRows(
         loss, student: sample.studentRow, teacher: sample.top, progress: 0.3)
-      let target = sample.logits(sample.teacher), constant = sample.logits(sample.student)
+      let target = sample.target, constant = sample.logits(sample.student)
       func value(_ student: [Double]) -> Double {
         Oracle.value(
           divergence, student: sample.logits(student), teacher: target, temperature: temperature,
@@ -85,7 +93,8 @@ struct TopProbabilitiesTests {
         SoftTargetLoss(divergence, teacherForm: .top), student: sample.studentRow,
         teacher: sample.top)
       let full = Oracle.value(divergence, student: sample.student, teacher: sample.teacher)
-      #expect(top.value <= full + 1e-6)
+      // The rest of 36 in 37 is known to the rounding of what it is left from.
+      #expect(top.value <= full * (1 + 1e-4))
     }
   }
 
