@@ -1,6 +1,8 @@
 /// What can be wrong with a distillation's models, settings or files.
 public enum DistillationError: Error, CustomStringConvertible, Sendable {
   case badSetting(String, value: String, expected: String)
+  case vocabulariesDiffer(student: Int, teacher: Int)
+  case teacherForm(given: String, expected: String)
 
   // Inner states of student and teacher
   case layerOutOfRange(Int, of: Int, model: String)
@@ -35,6 +37,13 @@ public enum DistillationError: Error, CustomStringConvertible, Sendable {
         + "loss was made for others. Make it for these two models."
     case .tooFewRows(let rows, let needed, let what):
       "\(what) needs at least \(needed) tokens that count, found \(rows). Use a larger sample."
+    case .vocabulariesDiffer(let student, let teacher):
+      """
+      The student predicts \(student) tokens and the teacher \(teacher). If the first ones are the \
+      same and the rest is padding, say how many are in common.
+      """
+    case .teacherForm(let given, let expected):
+      "The teacher gives \(given), but the loss is set to \(expected). Correct the loss's setting."
     }
   }
 }

@@ -4,6 +4,7 @@
 #include "blocks.h"
 #include "dense.h"
 #include "divergence.h"
+#include "divergence_losses.h"
 #include "files.h"
 #include "gradients.h"
 #include "losses.h"
