@@ -8,8 +8,8 @@ import CKernels
 
 /// A new file that is written in large pieces at stated offsets, and whose pages leave the memory
 /// once they are on the disk: a file of any size is written in bounded memory.
-final class FileSink {
-  let path: String
+package final class FileSink {
+  package let path: String
   private var descriptor: Int32
   /// Small neighbouring writes gather here.
   private var gathered: [UInt8] = []
@@ -21,7 +21,7 @@ final class FileSink {
   private static let piecesUnderWay = 8
 
   /// Creates the file, or empties it if it exists.
-  init(path: String) throws(CheckpointError) {
+  package init(path: String) throws(CheckpointError) {
     // A limit on file sizes then ends in EFBIG, which we report, and not in a fatal signal.
     signal(SIGXFSZ, SIG_IGN)
     self.path = path
@@ -29,7 +29,7 @@ final class FileSink {
     guard descriptor >= 0 else { throw Files.unwritable(path, errno) }
   }
 
-  func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(CheckpointError) {
+  package func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(CheckpointError) {
     if offset != gatheredStart + gathered.count || gathered.count + bytes.count > Self.pieceBytes {
       try flush()
       gatheredStart = offset
@@ -49,7 +49,7 @@ final class FileSink {
   }
 
   /// Everything written is on the disk when this returns; the file is closed.
-  func finish() throws(CheckpointError) {
+  package func finish() throws(CheckpointError) {
     try flush()
     guard fsync(descriptor) == 0 else { throw Files.unwritable(path, errno) }
     let closing = descriptor

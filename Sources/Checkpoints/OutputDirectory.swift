@@ -76,7 +76,7 @@ public final class OutputFile: Sendable {
 }
 
 extension FileSink {
-  func write(_ bytes: [UInt8], at offset: Int) throws(CheckpointError) {
+  package func write(_ bytes: [UInt8], at offset: Int) throws(CheckpointError) {
     var failure: CheckpointError?
     bytes.withUnsafeBytes { raw in
       do throws(CheckpointError) { try write(raw, at: offset) } catch { failure = error }

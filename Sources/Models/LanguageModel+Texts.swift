@@ -69,7 +69,20 @@ extension LanguageModel {
     return finalNorm?(x) ?? x
   }
 
-  private func check(_ tokens: [Int], _ segments: [Range<Int>]) throws(ModelError) {
+  /// What one block needs to know of whole texts, for callers that run block by block.
+  package func context(of segments: [Range<Int>], block index: Int) -> Block.Context {
+    let longest = segments.reduce(0) { max($0, $1.count) }
+    let table = blocks[index].configuration.attention.rotary.map { rotary in
+      RotaryTable(
+        inverseFrequencies: rotary.inverseFrequencies(length: longest), positions: 0..<longest,
+        attentionScaling: rotary.attentionFactor)
+    }
+    return Block.Context(
+      sequences: segments.map { .init(cache: nil, rows: $0, rotary: table) }, index: index)
+  }
+
+  /// - Throws: `ModelError` for ids outside the vocabulary or a text longer than the context.
+  package func check(_ tokens: [Int], _ segments: [Range<Int>]) throws(ModelError) {
     guard !tokens.isEmpty else { throw .noTokens }
     precondition(segments.reduce(0) { $0 + $1.count } == tokens.count)
     try checkTokens(tokens)

@@ -8,6 +8,7 @@
 #include "files.h"
 #include "gradients.h"
 #include "losses.h"
+#include "losses_sorted.h"
 #include "mapping.h"
 #include "optimizers.h"
 #include "packed.h"
