@@ -7,6 +7,7 @@
 #include "files.h"
 #include "gradients.h"
 #include "mapping.h"
+#include "nf4.h"
 #include "packed.h"
 #include "pool.h"
 #include "quantize_groups.h"
