@@ -201,6 +201,7 @@ void pare_nf4_encode_reference(
     }
     codes[i / 2] |= (uint8_t)(best << (i % 2 == 0 ? 4 : 0));
   }
+  if (count % 2 == 1) codes[count / 2] |= 7;
 }
 
 /// thresholds[k] is the largest float32 not above the middle of levels k and k + 1, so that a float32
@@ -242,7 +243,7 @@ void pare_nf4_encode(
       } else {
         memset(wide, 7, size);
       }
-      if (size % 2 == 1) wide[size] = 0;
+      if (size % 2 == 1) wide[size] = 7;
       for (size_t i = 0; i < (size + 1) / 2; i++) {
         codes[part / 2 + i] = (uint8_t)(wide[2 * i] << 4 | wide[2 * i + 1]);
       }

@@ -12,9 +12,9 @@ import Tensors
 /// of 256 share a float32 scale of the second order. A weight then takes 4.127 bits instead of 4.5 at
 /// blocks of 64.
 ///
-/// The components are those of bitsandbytes' 4-bit layers, bit for bit where codes are chosen for
-/// unquantized scales, as it does; by default they are chosen for the scales that a reader will see,
-/// which it reads as well and which errs a little less.
+/// The components are those of bitsandbytes' 4-bit layers, and codes are the same bits where they are
+/// chosen for unquantized scales, as it does; by default they are chosen for the scales that a reader
+/// will see, which it reads as well and which errs a little less.
 public struct NF4: Codec, Hashable {
   /// Numbers that share a scale.
   public var blockSize: Int

@@ -195,7 +195,20 @@ private func scale(of weight: NF4Weight, block: Int) -> Float {
     let mine = encoded.encoded()
     #expect(Set(mine.map(\.suffix)) == Set(components.keys))
     for (suffix, tensor) in mine {
-      #expect(tensor.isIdentical(to: try #require(components[suffix])), "\(name)/\(suffix)")
+      let reference = try #require(components[suffix])
+      if isDoubleQuantized, suffix == "weight.absmax" {
+        // Its search on the CPU is not exact: now and then it takes the neighbour of the nearest.
+        let exact = try NF4(blockSize: blockSize, isDoubleQuantized: false).encode(source)
+        let scales = exact.encoded()[1].tensor.array
+        let other = try codec.decode(components)
+        for block in scales.indices where tensor.bytes[block] != reference.bytes[block] {
+          let (ours, theirs) = (scale(of: encoded, block: block), scale(of: other, block: block))
+          #expect(abs(ours - scales[block]) <= abs(theirs - scales[block]))
+        }
+        #expect(zip(tensor.bytes, reference.bytes).count { $0 != $1 } <= scales.count / 100)
+      } else {
+        #expect(tensor.isIdentical(to: reference), "\(name)/\(suffix)")
+      }
     }
     let read = try codec.decode(components)
     if let decoded = group["decoded"] {

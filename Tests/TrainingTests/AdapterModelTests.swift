@@ -70,7 +70,7 @@ struct AdapterModelTests {
     for (a, b) in zip(adapted.parameters, again.parameters) {
       #expect(a.tensor.array == b.tensor.array)
     }
-    #expect(worst(try logits(adapted.model), try logits(base)) <= (isDecomposed ? 1e-5 : 0))
+    #expect(worst(try logits(adapted.model), try logits(base)) <= (isDecomposed ? 1e-4 : 0))
 
     disturb(adapted, seed: 10)
     let expected = try logits(adapted.model)

@@ -41,9 +41,9 @@ void pare_nf4_decode_reference(
 size_t pare_nf4_scales(const float *source, size_t count, size_t block, float *scales);
 
 /// Codes of `count` numbers that begin a block: the nearest level to source[i] * (1 / scale) clamped
-/// to ±1, the lower one of two equally near; the level 0 where a scale is 0. A scale may be negative,
-/// as quantized ones near 0 can become. A last byte with one number only has 0 for the other. Writes
-/// (count + 1) / 2 bytes.
+/// to ±1, the lower one of two equally near; the level 0 where a scale is 0, and beside the last of an
+/// odd count. A scale may be negative, as quantized ones near 0 can become. Writes (count + 1) / 2
+/// bytes.
 void pare_nf4_encode(
     const float *source, size_t count, size_t block, const float *scales, uint8_t *codes);
 /// The same, by comparing the distances to all levels.

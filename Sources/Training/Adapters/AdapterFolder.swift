@@ -28,15 +28,17 @@ public enum AdapterFolder {
   ) throws {
     let output = try OutputDirectory(
       target, overwrite: overwrite, inputs: adapted.model.checkpoint.inputPaths)
-    try write(adapted, into: output, base: base)
+    try write(adapted.model, adapted.settings, into: output, base: base)
     try output.finish()
   }
 
   /// Writes the two files into a folder that is being made.
+  ///
+  /// - Parameter model: of `withAdapters` with the same settings, or its `detached`.
   public static func write(
-    _ adapted: AdaptedModel, into output: OutputDirectory, base: String
+    _ model: LanguageModel, _ settings: AdapterSettings, into output: OutputDirectory, base: String
   ) throws {
-    let adapters = adapted.model.adapters
+    let adapters = model.adapters
     guard !adapters.isEmpty else {
       throw TrainingError.badAdapter(path: output.target, reason: "the model has no adapters")
     }
@@ -55,15 +57,14 @@ public enum AdapterFolder {
       })
     for (name, tensor) in tensors { try writer.append(name, tensor) }
     _ = try writer.finish()
-    let config = configuration(adapted, adapters.map(\.matrix), base: base)
+    let config = configuration(model, settings, adapters.map(\.matrix), base: base)
     try output.write(configuration, config.serialized(pretty: true))
   }
 
   private static func configuration(
-    _ adapted: AdaptedModel, _ matrices: [ModelTensor], base: String
+    _ model: LanguageModel, _ settings: AdapterSettings, _ matrices: [ModelTensor], base: String
   ) -> JSON {
-    let settings = adapted.settings
-    return [
+    [
       "peft_type": "LORA",
       "task_type": "CAUSAL_LM",
       "base_model_name_or_path": JSON(base),
@@ -72,7 +73,7 @@ public enum AdapterFolder {
       "lora_dropout": JSON(settings.dropout),
       "use_rslora": JSON(settings.isRankStabilized),
       "use_dora": JSON(settings.isWeightDecomposed),
-      "target_modules": .array(targets(matrices, in: adapted.model).map { JSON($0) }),
+      "target_modules": .array(targets(matrices, in: model).map { JSON($0) }),
       "fan_in_fan_out": JSON(matrices.contains(where: \.isTransposed)),
       "bias": "none",
       "modules_to_save": nil,
