@@ -4,8 +4,27 @@
   import Darwin
 #endif
 
-/// Two questions about a path before it is opened as a checkpoint.
+/// The little that other modules ask of the file system.
 package enum FileProbe {
+  /// Names in a folder, in byte order.
+  package static func names(in folder: String) throws(CheckpointError) -> [String] {
+    try Files.list(folder)
+  }
+
+  /// A small file's bytes.
+  package static func read(_ path: String) throws(CheckpointError) -> [UInt8] {
+    try Files.read(path)
+  }
+
+  /// Removes a file, or a folder with all that is in it.
+  package static func remove(_ path: String) { Files.remove(path) }
+
+  /// Makes a folder in one that exists; one of that name may be there.
+  package static func makeFolder(_ path: String) throws(CheckpointError) {
+    guard mkdir(path, 0o777) != 0, errno != EEXIST || Files.kind(path) != .folder else { return }
+    throw Files.unwritable(path, errno)
+  }
+
   package static func exists(_ path: String) -> Bool {
     var status = stat()
     return stat(path, &status) == 0

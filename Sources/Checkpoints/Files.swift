@@ -91,6 +91,21 @@ enum Files {
     return bytes
   }
 
+  /// What a file of the system gives until it ends, whatever size it claims; at most 64 KB.
+  static func readStream(_ path: String) throws(CheckpointError) -> [UInt8] {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw unreadable(path, errno) }
+    defer { close(descriptor) }
+    return [UInt8](unsafeUninitializedCapacity: 1 << 16) { buffer, count in
+      while count < buffer.count {
+        let got = Swift.max(
+          0, systemRead(descriptor, buffer.baseAddress.map { $0 + count }, buffer.count - count))
+        if got == 0 { break }
+        count += got
+      }
+    }
+  }
+
   /// Removes a file, or a folder with all that is in it. Links are removed, not followed.
   /// Returns whether nothing of that name is left.
   @discardableResult
@@ -117,4 +132,11 @@ enum Files {
     default: .unwritable(file: path, reason: String(cString: strerror(code)))
     }
   }
+}
+
+/// `read`, whose name a method of `Files` takes.
+private func systemRead(_ descriptor: Int32, _ target: UnsafeMutableRawPointer?, _ count: Int)
+  -> Int
+{
+  read(descriptor, target, count)
 }

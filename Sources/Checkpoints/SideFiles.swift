@@ -1,5 +1,5 @@
 /// Which files beside the weights belong to a model and travel with it.
-enum SideFiles {
+package enum SideFiles {
   private static let exact: Set<String> = [
     "config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json",
@@ -11,5 +11,14 @@ enum SideFiles {
       || name.hasPrefix("chat_template.")
       || name.hasSuffix(".model")
       || ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"].contains { name.hasPrefix($0) }
+  }
+
+  /// Whether a file of this name belongs to a tokenizer, chat templates among it.
+  package static func isTokenizer(_ name: String) -> Bool {
+    isKnown(name) && name != "config.json" && name != "generation_config.json"
+      && !name.contains("processor")
+      && !["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"].contains {
+        name.hasPrefix($0)
+      }
   }
 }

@@ -78,6 +78,9 @@ public enum EvaluationError: Error, CustomStringConvertible, Sendable {
   case vocabulariesDiffer(Int, Int)
   case notFinite(model: String)
   case badBaselineCache(path: String, reason: String)
+  case noSamples
+  case sampleWithoutReference(Int)
+  case textBeyondContext(sample: Int, tokens: Int, context: Int)
 
   public var description: String {
     switch self {
@@ -97,6 +100,13 @@ public enum EvaluationError: Error, CustomStringConvertible, Sendable {
       "\(model) produced logits that are not finite. Its weights are damaged or overflow."
     case .badBaselineCache(let path, let reason):
       "\(path) cannot serve as cached baseline: \(reason). Delete it to have it made again."
+    case .noSamples:
+      "there is no generated text to score. Give at least one."
+    case .sampleWithoutReference(let number):
+      "generated text \(number) has no reference. Give each at least one."
+    case .textBeyondContext(let number, let tokens, let context):
+      "text \(number) with its prompt has \(tokens) tokens, more than the teacher's context of "
+        + "\(context). Generate fewer tokens or use a teacher with a longer context."
     }
   }
 }

@@ -18,11 +18,15 @@ public enum ModelError: Error, CustomStringConvertible, Sendable {
   case unsupportedQuantization(reason: String, path: String)
   case notForGGUF([String], path: String)
   case badPackedCache(path: String, reason: String)
+  case notStorable(name: String, path: String)
 
   public var description: String {
     switch self {
     case .badPackedCache(let path, let reason):
       "\(path) cannot serve as cache of packed weights: \(reason). Delete it to have it made again."
+    case .notStorable(let name, let path):
+      "\(name) of \(path) is kept in a form that a Hugging Face folder has no place for. "
+        + "Convert the model with pare convert --dtype first."
     case .missingConfiguration(let path):
       "\(path) has no config.json. Point at the folder of a Hugging Face checkpoint."
     case .malformedConfiguration(let path, let reason):

@@ -6,7 +6,7 @@ import Text
 struct Eval: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure a model on a text.",
-    subcommands: [EvalPerplexity.self, EvalDivergence.self])
+    subcommands: [EvalPerplexity.self, EvalDivergence.self, EvalGeneration.self])
 }
 
 struct EvalPerplexity: ParsableCommand {

@@ -63,6 +63,7 @@ extension Block {
         by: rotary, heads: attention.keyValueHeads, headDim: attention.headDim,
         segments: positions)
     }
+    context.onAttention?(queries, keys, values)
     return Tensor.attention(
       queries: queries, keys: keys, values: values, segments: context.sequences.map(\.rows),
       heads: attention.heads, keyValueHeads: attention.keyValueHeads, mask: mask)

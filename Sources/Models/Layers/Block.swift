@@ -63,6 +63,9 @@ public struct Block: Sendable {
     package let sequences: [Sequence]
     /// Of the block.
     package let index: Int
+    /// Sees queries and keys, both rotated, and values of whole texts:
+    /// `[tokens, heads · headDim]`, `[tokens, keyValueHeads · headDim]` twice.
+    package var onAttention: ((_ queries: Tensor, _ keys: Tensor, _ values: Tensor) -> Void)?
 
     /// Whether nothing came before and nothing will follow, as in training: all texts are then worked
     /// on in one operation, and share one table of rotations.

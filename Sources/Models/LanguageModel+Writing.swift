@@ -1,0 +1,97 @@
+package import Checkpoints
+import Codecs
+package import Tensors
+import Text
+
+extension LanguageModel {
+  /// A tensor of a model's checkpoint folder: its declaration, and its bytes when they are wanted.
+  private struct Stored {
+    var declaration: TensorDeclaration
+    var tensor: () -> Tensor
+  }
+
+  /// Writes this model as a Hugging Face folder: config, tokenizer and the other files of the model
+  /// it came from, and the numbers that it holds now.
+  ///
+  /// - Parameters:
+  ///   - directory: where; `finish` is left to the caller.
+  ///   - dtype: of dense matrices, norms and biases; nil for the type each has.
+  /// - Returns: SHA-256 of each tensor's bytes as written.
+  /// - Throws: `CheckpointError`; `ModelError.notStorable` for matrices in a form that the layout has
+  ///   no place for.
+  @discardableResult
+  package func write(
+    to directory: OutputDirectory, dtype: DType? = nil,
+    shardByteLimit: Int = SafetensorsWriter.defaultShardByteLimit
+  ) throws -> [String: String] {
+    let stored = try storedTensors(dtype)
+    var writer = try SafetensorsWriter(
+      folder: directory.path, tensors: stored.map(\.declaration), shardByteLimit: shardByteLimit)
+    for entry in stored { try writer.append(entry.declaration.name, entry.tensor()) }
+    let digests = try writer.finish()
+    for name in checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
+      try directory.write(name, checkpoint.readSideFile(name))
+    }
+    try directory.write("config.json", config(dtype))
+    return digests
+  }
+
+  /// `config.json` with the element type that the matrices have now.
+  private func config(_ dtype: DType?) throws -> [UInt8] {
+    let config = try Self.config(of: checkpoint)
+    guard let dtype, case .object(var fields) = config else {
+      return config.serialized(pretty: true)
+    }
+    let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"
+    fields[key] = JSON(dtype.pythonName)
+    return JSON.object(fields).serialized(pretty: true)
+  }
+
+  private func storedTensors(_ dtype: DType?) throws -> [Stored] {
+    var list: [Stored] = []
+    func add(_ name: String, _ tensor: Tensor) {
+      let type = tensor.dtype.isFloatingPoint ? dtype ?? tensor.dtype : tensor.dtype
+      list.append(
+        Stored(
+          declaration: TensorDeclaration(name: name, dtype: type, shape: tensor.shape),
+          tensor: {
+            type == tensor.dtype ? tensor.detached : tensor.detached.converted(to: type)
+          }))
+    }
+    _ = try mapped(
+      matrix: { declaration, weight in
+        switch weight {
+        case let dense as DenseWeight: add(declaration.name, dense.tensor)
+        case let transposed as TransposedWeight: add(declaration.name, transposed.tensor)
+        case let groups as GroupQuantizedWeight:
+          for (suffix, tensor) in groups.encoded() {
+            list.append(
+              Stored(
+                declaration: TensorDeclaration(
+                  name: "\(declaration.module).\(suffix)", dtype: tensor.dtype,
+                  shape: tensor.shape),
+                tensor: { tensor }))
+          }
+        default: throw ModelError.notStorable(name: declaration.name, path: checkpoint.path)
+        }
+        return weight
+      },
+      vector: { declaration, tensor in
+        add(declaration.name, tensor)
+        return tensor
+      })
+    return list
+  }
+}
+
+extension DType {
+  /// What transformers calls the type.
+  package var pythonName: String {
+    switch self {
+    case .bfloat16: "bfloat16"
+    case .float16: "float16"
+    case .float64: "float64"
+    default: "float32"
+    }
+  }
+}

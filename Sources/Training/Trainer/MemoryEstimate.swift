@@ -1,0 +1,72 @@
+package import Models
+package import Tensors
+
+/// What a training will hold in memory, from shapes alone.
+public struct MemoryEstimate: Sendable, Equatable {
+  /// The numbers being trained, and frozen ones that are read beside them.
+  public var weightBytes = 0
+  /// float32, one for each trained number.
+  public var gradientBytes = 0
+  /// Moments, master copies, averaged weights.
+  public var optimizerBytes = 0
+  /// What the rows that pass through together leave for the way back, with what is in use at once.
+  public var activationBytes = 0
+  /// The program, its tables and buffers.
+  public var programBytes = 48 << 20
+
+  public var total: Int {
+    weightBytes + gradientBytes + optimizerBytes + activationBytes + programBytes
+  }
+
+  package init(
+    model: LanguageModel, parameters: [Parameter], settings: TrainingSettings, teacherBytes: Int = 0
+  ) {
+    let trained = parameters.reduce(0) { $0 + $1.count }
+    let names = Set(parameters.map(\.name))
+    weightBytes =
+      parameters.reduce(0) { $0 + $1.tensor.byteCount }
+      + model.configuration.tensors.filter { !names.contains($0.name) }
+      .reduce(0) { $0 + (model.checkpoint.info($1.name)?.byteCount ?? 0) } + teacherBytes
+    gradientBytes = 4 * trained
+    optimizerBytes =
+      settings.optimizer.stateBytes(for: parameters, options: settings.optimizerOptions)
+      + settings.optimizer.scratchBytes(for: parameters)
+      + (settings.averageDecay == nil ? 0 : WeightAverage.stateBytes(for: parameters))
+    activationBytes =
+      settings.rowsAtOnce * settings.length
+      * Self.activationFloats(model.configuration, recomputes: settings.recomputes) * 4
+      + 3 * model.headRows * model.configuration.vocabularySize * 4
+  }
+
+  /// float32 numbers kept for each token.
+  private static func activationFloats(_ model: ModelConfiguration, recomputes: Bool) -> Int {
+    let kept = model.blocks.map { block -> Int in
+      let attention = block.attention
+      let queries = attention.heads * attention.headDim
+      let keys = attention.keyValueHeads * attention.headDim
+      let wide = block.feedForward.intermediateSize * (block.feedForward.isGated ? 3 : 2)
+      // Inputs of two norms and of the matrices behind them; queries, keys, values, their mixture.
+      return 4 * model.hiddenSize + 2 * queries + 2 * keys + wide
+    }
+    let widest = kept.max() ?? 0
+    // On the way back, a block's gradients stand beside what it kept.
+    let inUse = widest + 4 * model.hiddenSize
+    return recomputes
+      ? model.blocks.count * model.hiddenSize + widest + inUse : kept.reduce(0, +) + inUse
+  }
+
+  /// - Throws: `TrainingError.memoryExceeded` with what would fit.
+  package func check(limit: Int?, settings: TrainingSettings) throws(TrainingError) {
+    guard let limit, total > limit else { return }
+    let fixed = total - activationBytes
+    var advice = "Use a smaller model, --optimizer-bits 8 or adapters, or raise --memory-limit."
+    if fixed < limit {
+      let rows = (limit - fixed) * settings.rowsAtOnce / max(activationBytes, 1)
+      let divisor = stride(from: rows, through: 1, by: -1).first { settings.batchSize % $0 == 0 }
+      advice =
+        (divisor.map { "Use --micro-batch-size \($0)" } ?? "Use a shorter --length")
+        + (settings.recomputes ? "." : ", or --recompute.")
+    }
+    throw .memoryExceeded(needed: total, limit: limit, advice: advice)
+  }
+}
