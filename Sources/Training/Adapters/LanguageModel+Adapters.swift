@@ -117,8 +117,8 @@ extension LanguageModel {
   /// A dense model that computes what this one does, adapters multiplied in and matrices in codes
   /// expanded.
   ///
-  /// - Parameter dtype: of the matrices that are made; as the base is stored when nil, float32 where it
-  ///   is stored in codes. Others stay as they are.
+  /// - Parameter dtype: of the matrices that are made; when nil, that of the base (of what it was encoded
+  ///   from, if NF4), float32 for other codes. Other matrices stay as they are.
   public func merged(as dtype: DType? = nil) -> LanguageModel {
     mapped(
       matrix: { declaration, weight in
@@ -187,6 +187,7 @@ extension Weight {
       switch self {
       case let dense as DenseWeight: dense.tensor.dtype
       case let transposed as TransposedWeight: transposed.tensor.dtype
+      case let codes as NF4Weight: codes.sourceType
       default: DType.float32
       }
     return [.float32, .bfloat16, .float16].contains(type) ? type : .float32
