@@ -103,7 +103,7 @@ public enum EvaluationError: Error, CustomStringConvertible, Sendable {
     case .noSamples:
       "there is no generated text to score. Give at least one."
     case .sampleWithoutReference(let number):
-      "generated text \(number) has no reference. Give each at least one."
+      "text \(number) has no reference. Give each text at least one."
     case .textBeyondContext(let number, let tokens, let context):
       "text \(number) with its prompt has \(tokens) tokens, more than the teacher's context of "
         + "\(context). Generate fewer tokens or use a teacher with a longer context."

@@ -28,10 +28,8 @@ extension Tensor {
     let x = weight.node == nil ? nil : self
     return transposedProduct(weight).recorded(from: self, weight) { [place] dy in
       let (tokens, inputs, outputs) = (dy.rows, weight.shape[1], weight.shape[0])
-      let matrix = weight.plain.widened()
-      withExtendedLifetime(matrix) {
-        place.receive(.product(tokens, inputs, outputs, dy.operand(), matrix.operand()))
-      }
+      place.receive(
+        .product(tokens, inputs, outputs, dy.operand(), weight.plain.widened().operand()))
       guard let x else { return }
       weight.place.accumulate { target, isFirst in
         TiledProduct.run(
@@ -61,11 +59,10 @@ extension Tensor {
     let x = weight.node == nil ? nil : self
     return untransposedProduct(weight).recorded(from: self, weight) { [place] dy in
       let (tokens, inputs, outputs) = (dy.rows, weight.shape[0], weight.shape[1])
-      let matrix = weight.plain.widened()
-      withExtendedLifetime(matrix) {
-        place.receive(
-          .product(tokens, inputs, outputs, dy.operand(), matrix.operand(transposed: true)))
-      }
+      place.receive(
+        .product(
+          tokens, inputs, outputs, dy.operand(),
+          weight.plain.widened().operand(transposed: true)))
       guard let x else { return }
       weight.place.accumulate { target, isFirst in
         TiledProduct.run(

@@ -44,7 +44,7 @@ extension Tensor {
     for (index, vector) in vectors.enumerated() {
       vector.accumulate { target in
         for piece in 0..<pieces {
-          pare_accumulate(1, base.value + piece * width + index * columns, target, columns)
+          pare_accumulate(1, partial.floats + piece * width + index * columns, target, columns)
         }
       }
     }

@@ -6,15 +6,20 @@
 
 /// A float32 matrix as BLAS sees it: rows `stride` apart, read as it lies or transposed.
 package struct MatrixOperand: @unchecked Sendable {
-  // `@unchecked Sendable`: constant memory, which the caller keeps alive during the product.
-  package var base: UnsafePointer<Float>
-  package var stride: Int
-  package var isTransposed: Bool
+  // `@unchecked Sendable`: constant memory, which `owner` keeps alive during the product.
+  package let base: UnsafePointer<Float>
+  package let stride: Int
+  package let isTransposed: Bool
+  private let owner: Storage
 
-  package init(_ base: UnsafePointer<Float>, stride: Int, transposed: Bool = false) {
-    self.base = base
+  /// - Parameters:
+  ///   - tensor: whose memory it is.
+  ///   - offset: of the operand's first number.
+  package init(_ tensor: Tensor, offset: Int = 0, stride: Int, transposed: Bool = false) {
+    base = tensor.floats + offset
     self.stride = stride
     isTransposed = transposed
+    owner = tensor.storage
   }
 
   /// The operand from row `row` and column `column` of what it means (transposed or not).
@@ -76,7 +81,7 @@ package enum TiledProduct {
 extension Tensor {
   /// This float32 matrix as an operand.
   package func operand(transposed: Bool = false) -> MatrixOperand {
-    MatrixOperand(floats, stride: columns, transposed: transposed)
+    MatrixOperand(self, stride: columns, transposed: transposed)
   }
 
   /// Whether its numbers can be read as float32 where they lie.

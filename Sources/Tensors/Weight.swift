@@ -72,11 +72,9 @@ extension Weight {
       for first in stride(from: 0, to: outputs, by: rows) {
         let block = first..<min(first + rows, outputs)
         let matrix = widenedRows(block)
-        withExtendedLifetime(matrix) {
-          TiledProduct.run(
-            tokens, inputs, block.count, MatrixOperand(dy.floats + first, stride: outputs),
-            matrix.operand(), into: base, stride: inputs, adding: first > 0)
-        }
+        TiledProduct.run(
+          tokens, inputs, block.count, MatrixOperand(dy, offset: first, stride: outputs),
+          matrix.operand(), into: base, stride: inputs, adding: first > 0)
       }
     }
   }

@@ -63,7 +63,7 @@ private func write(_ text: String, _ path: String) throws {
     #expect(abs((again["teacher_log_likelihood"]?.double ?? 0) - likelihood) < 0.2)
     #expect(try PareProcess.run(arguments + ["-o", file]).code == 1)
 
-    // The batch changes nothing, but the sampling does, and its seed.
+    // The same seed gives the same texts, another one others.
     func texts(_ extra: String...) throws -> [UInt8] {
       let result = try PareProcess.run(arguments + ["-o", file, "--overwrite"] + extra)
       #expect(result.code == 0, "\(result.errors)")

@@ -186,6 +186,12 @@ struct EvalGeneration: ParsableCommand {
       try GenerationInput.add(references: file, to: &texts, of: prompts)
     }
     texts = Array(texts.prefix(limit ?? Int.max))
+    // Found out now and not after an hour of generating.
+    if texts.contains(where: { !$0.references.isEmpty }),
+      let index = texts.firstIndex(where: { $0.references.isEmpty })
+    {
+      throw EvaluationError.sampleWithoutReference(index + 1)
+    }
     let start = ContinuousClock.now
     let progress = ProgressLine("generating", unit: "texts")
     let tokens = try Continuations(

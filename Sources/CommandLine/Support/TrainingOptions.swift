@@ -46,8 +46,9 @@ struct TrainingOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "packed: documents back to back, each attends to itself; whole: only long ones are split; "
-        + "padded: one per row; stream: one text; windows: random places of it."))
-  var packing = TrainingStream.Mode.packed
+        + "padded: one per row; stream: one text; windows: random places of it. Default: packed; "
+        + "whole for prompts with responses and for conversations."))
+  var packing: TrainingStream.Mode?
 
   @Option(help: "Learning rate at its highest.")
   var learningRate = 3e-4
@@ -171,7 +172,7 @@ struct TrainingOptions: ParsableArguments {
     settings.batchSize = batchSize
     settings.microBatchSize = microBatchSize
     settings.length = length ?? defaultLength
-    settings.mode = packing
+    settings.mode = packing ?? .packed
     settings.optimizerOptions.usesEightBitState = optimizerBits == 8
     settings.optimizerOptions.keepsMasterCopies = !noMasterCopies
     settings.schedule = Schedule(shape, warmupSteps: warmupSteps)
@@ -200,6 +201,9 @@ struct TrainingOptions: ParsableArguments {
     var request = TrainingRequest(
       model: model, sources: try data.map { try source($0) },
       settings: try settings(defaultLength: defaultLength), output: output)
+    if packing == nil, request.sources.contains(where: \.hasPrompts) {
+      request.settings.mode = .whole
+    }
     request.tokenizer = tokenizer
     if let validation {
       if let share = Double(validation) {
@@ -236,6 +240,16 @@ struct TrainingOptions: ParsableArguments {
         prompt: field ?? prompt, context: context, response: responseField ?? response)
     }
     return source
+  }
+}
+
+extension DataSource {
+  /// Whether only a part of each document counts.
+  fileprivate var hasPrompts: Bool {
+    switch format {
+    case .text, .records: false
+    case .instructions, .chat: true
+    }
   }
 }
 

@@ -40,10 +40,10 @@ public struct TrainingRun {
     let checkpoint = start.checkpoint
     encoder = try ExampleEncoder(
       tokenizer: tokenizer, template: try Self.template(request, checkpoint),
-      beginToken: start.configuration.beginToken, endToken: start.endTokens.first)
+      beginToken: start.configuration.beginToken, endTokens: start.endTokens)
     data = try TrainingData(
       request.sources, heldOut: request.heldOutSource == nil ? request.heldOut : .none,
-      seed: request.settings.seed)
+      seed: request.settings.seed, partBytes: max(1 << 16, 16 * request.settings.length))
     if let source = request.heldOutSource {
       heldOutData = (try TrainingData([source], seed: 0), .training)
     } else {

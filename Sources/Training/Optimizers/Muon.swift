@@ -99,8 +99,11 @@ final class MuonOptimizer: Optimizer {
       let decay = Float(1 - rate * state.rates.weightDecay)
       let step = Float(-rate * muon.scale(state.parameter.shape))
       let source = Unshared(direction.floats)
-      state.updateWeights(key: roundingKey(seed: seed, step: state.steps, parameter: index)) {
-        pare_scaled_add(decay, step, source.value + $0.lowerBound, $1, $0.count)
+      let key = roundingKey(seed: seed, step: state.steps, parameter: index)
+      withExtendedLifetime(direction) {
+        state.updateWeights(key: key) {
+          pare_scaled_add(decay, step, source.value + $0.lowerBound, $1, $0.count)
+        }
       }
     }
   }
