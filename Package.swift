@@ -44,8 +44,8 @@ let package = Package(
     module(
       "Tensors",
       ["CKernels", .target(name: "COpenBLAS", condition: .when(platforms: [.linux]))]),
-    module("Codecs", ["CKernels", "Tensors"]),
     module("Text"),
+    module("Codecs", ["CKernels", "Tensors", "Text"]),
     module("Checkpoints", ["CKernels", "Tensors", "Codecs", "Text"]),
     module("Tokenizers", ["Text"]),
     module("Models", ["CKernels", "Tensors", "Codecs", "Text", "Checkpoints"]),
@@ -80,7 +80,7 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
     tests("TensorsTests", ["TestSupport"] + ["CKernels", "Tensors"]),
-    tests("CodecsTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs"]),
+    tests("CodecsTests", ["TestSupport"] + ["CKernels", "Tensors", "Text", "Codecs"]),
     tests("TextTests", ["TestSupport"] + ["Text"]),
     tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints"]),
     tests("TokenizersTests", ["TestSupport"] + ["Text", "Tokenizers"]),

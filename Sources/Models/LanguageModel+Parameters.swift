@@ -38,13 +38,6 @@ extension LanguageModel {
   /// The same numbers without places in a computation, so that running it records nothing. Parameters
   /// are shared, not copied.
   package var detached: LanguageModel {
-    mapped(
-      matrix: { _, weight in
-        switch weight {
-        case let dense as DenseWeight: DenseWeight(dense.tensor.detached)
-        case let transposed as TransposedWeight: TransposedWeight(transposed.tensor.detached)
-        default: weight
-        }
-      }, vector: { $1.detached })
+    mapped(matrix: { $1.detached }, vector: { $1.detached })
   }
 }

@@ -26,6 +26,9 @@ public protocol Weight: Sendable {
   /// Writes rows `range` of `W` as float32, `range.count * inputs` numbers, row after row.
   func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>)
 
+  /// The same matrix without a place in a computation, so that products with it record nothing for it.
+  var detached: any Weight { get }
+
   /// The bytes behind this weight are no longer needed soon: file pages may go.
   func giveBack()
 }
@@ -54,6 +57,8 @@ extension Weight {
       dequantizeRows(0..<outputs, into: base)
     }
   }
+
+  public var detached: any Weight { self }
 
   public func giveBack() {}
 
@@ -110,6 +115,8 @@ public struct DenseWeight: Weight {
 
   public func multiply(_ x: Tensor) -> Tensor { x.multiplied(byTransposeOf: tensor) }
 
+  public var detached: any Weight { DenseWeight(tensor.detached) }
+
   public func rows(at ids: [Int]) -> Tensor { tensor.rows(at: ids) }
 
   public func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
@@ -138,6 +145,8 @@ public struct TransposedWeight: Weight {
   public var storedBytes: Int { tensor.byteCount }
 
   public func multiply(_ x: Tensor) -> Tensor { x.multiplied(by: tensor) }
+
+  public var detached: any Weight { TransposedWeight(tensor.detached) }
 
   public func dequantizeRows(_ range: Range<Int>, into target: UnsafeMutablePointer<Float>) {
     guard !range.isEmpty else { return }

@@ -30,6 +30,9 @@ public enum TrainingError: Error, CustomStringConvertible, Sendable {
   case dataChanged(file: String)
   case badPosition(problem: String)
 
+  // Adapters.
+  case badAdapter(path: String, reason: String)
+
   public var description: String {
     switch self {
     case .badSetting(let name, let value, let expected):
@@ -95,6 +98,9 @@ public enum TrainingError: Error, CustomStringConvertible, Sendable {
     case .badMetricsLog(let file, let line, let reason):
       "\(file), line \(line), \(reason), so it is not the log of this training. Move the file away "
         + "to go on with a new one."
+
+    case .badAdapter(let path, let reason):
+      "\(path): its adapters cannot be used: \(reason)."
     }
   }
 }

@@ -10,6 +10,7 @@
 #include "losses.h"
 #include "losses_sorted.h"
 #include "mapping.h"
+#include "nf4.h"
 #include "optimizers.h"
 #include "packed.h"
 #include "pool.h"
