@@ -34,9 +34,9 @@ struct PolicyGradientTests {
     }
   }
 
-  /// The estimator's mean over every possible sample is the gradient of the divergence of sequences,
-  /// for every parameter, whoever wrote the samples. What is compared is exact up to float32 and the
-  /// finite difference's h² (4e-3 with slopes of order 1).
+  /// The estimator's mean over every possible sample is the gradient of the divergence of
+  /// sequences, for every parameter, whoever wrote the samples. What is compared is exact up to
+  /// float32 and the finite difference's h² (4e-3 with slopes of order 1).
   @Test(arguments: [0, 0.2, 0.5])
   func theEstimateIsUnbiased(teacherShare: Double) throws {
     try withTemporaryDirectory { folder in
@@ -86,8 +86,8 @@ struct PolicyGradientTests {
   }
 
   @Test func clippingStopsWeightsThatWouldMoveFurtherOut() {
-    // The first token has weight 1 / (0.2 e³ + 0.8) = 0.21 and bad news follow; the second, 1.24 and
-    // good news.
+    // The first token has weight 1 / (0.2 e³ + 0.8) = 0.21 and bad news follow; the second, 1.24
+    // and good news.
     let gradient = PolicyGradient(teacherShare: 0.2, normalizesLength: false, clip: 0.2)
     let bad = gradient.factors(student: [-4, -1], teacher: [-1, -2])
     #expect(bad.future == [0, 0])
@@ -123,7 +123,7 @@ struct PolicyGradientTests {
         let values = try objective.accumulate(
           student.model, batch,
           ObjectiveContext(scale: 1 / 48, step: step, steps: 60, seed: 7))
-        #expect(values.values.allSatisfy(\.isFinite))
+        #expect(values.values.allSatisfy { $0.isFinite })
         optimizer.step(learningRateFactor: 1, gradientFactor: 1)
       }
       #expect(try divergence(quiet, teacher, prompt: [0, 3]) < 0.3 * before)

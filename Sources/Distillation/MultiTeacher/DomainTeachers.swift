@@ -1,4 +1,4 @@
-package import Tensors
+import Tensors
 package import Training
 
 /// Several teachers, each for the texts it knows: every text of a batch has one of them.
@@ -24,8 +24,8 @@ package final class DomainTeachers: Teacher {
 
   package var vocabularySize: Int { teachers[0].vocabularySize }
 
-  /// - Throws: `noCommonStates`, `noSuchTeacher`; `partialTeacher` where losses must be compared and
-  ///   a teacher keeps its most probable tokens only.
+  /// - Throws: `noCommonStates`, `noSuchTeacher`; `partialTeacher` where losses must be compared
+  ///   and a teacher keeps its most probable tokens only.
   package func begin(_ batch: TrainingBatch, wanting wish: StateWish) throws -> PassStates? {
     guard wish == .none || teachers.count == 1 else {
       throw DistillationError.noCommonStates(teachers: teachers.count)
@@ -64,8 +64,8 @@ package final class DomainTeachers: Teacher {
     }
   }
 
-  /// - Throws: `partialTeacher` where places of several teachers are asked for and one keeps its most
-  ///   probable tokens only.
+  /// - Throws: `partialTeacher` where places of several teachers are asked for and one keeps its
+  ///   most probable tokens only.
   package func rows(_ places: [Int]) throws -> TeacherRows {
     let present = Set(places.map { owners[$0] }).sorted()
     if present.count == 1 { return try teachers[present[0]].rows(places) }

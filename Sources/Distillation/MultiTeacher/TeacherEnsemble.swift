@@ -1,4 +1,4 @@
-package import Tensors
+import Tensors
 package import Training
 
 #if canImport(Glibc)
@@ -7,17 +7,18 @@ package import Training
   import Darwin
 #endif
 
-/// Several teachers as one: their probabilities averaged at each position. Teachers may be of any size
-/// and kind that predicts the student's vocabulary; their inner states have no mean.
+/// Several teachers as one: their probabilities averaged at each position. Teachers may be of any
+/// size and kind that predicts the student's vocabulary; their inner states have no mean.
 package final class TeacherEnsemble: Teacher {
   /// How much each teacher counts at a position.
   package enum Weighting: Sendable, Equatable {
     /// As given; nil for all alike.
     case fixed([Double]?)
-    /// In proportion to exp(−H/τ) of the entropy H of a teacher's prediction, nats: who is sure leads.
+    /// In proportion to exp(−H/τ) of the entropy H of a teacher's prediction, nats: who is sure
+    /// leads.
     case entropy(temperature: Double = 1)
-    /// By how well each predicts the true token: (1 − exp(CE_k) / Σ_j exp(CE_j)) / (K − 1) (Zhang et
-    /// al. 2022, arXiv:2201.00007, equation 3, with softmax over teachers).
+    /// By how well each predicts the true token: (1 − exp(CE_k) / Σ_j exp(CE_j)) / (K − 1) (Zhang
+    /// et al. 2022, arXiv:2201.00007, equation 3, with softmax over teachers).
     case likelihood
   }
 
@@ -83,22 +84,23 @@ package final class TeacherEnsemble: Teacher {
     }
     let normalizers = logits.map { $0.logSumExpRows() }
     let sources = logits.map { Unshared($0.floats) }
-    let (weighting, targets) = (weighting, places.map { targets[$0] })
+    let (weighting, trueTokens) = (weighting, places.map { self.targets[$0] })
     return .logits(
       Tensor(shape: [places.count, vocabulary]) { target in
         guard let base = target.baseAddress else { return }
         let target = Unshared(base)
         Parallel.forEach(places.count) { row in
-          let rows = sources.indices.map { teacher in
+          let rows = sources.indices.map { teacher -> LogProbabilityRow in
             LogProbabilityRow(
               logits: sources[teacher].value + row * vocabulary, count: vocabulary,
               normalizer: normalizers[teacher][row])
           }
-          let weights = weighting.weights(rows, target: targets[row])
+          let weights = weighting.weights(rows, target: trueTokens[row])
           for token in 0..<vocabulary {
             var sum = 0.0
             for (weight, row) in zip(weights, rows) { sum += weight * exp(row[token]) }
-            target.value[row * vocabulary + token] = Float(log(sum))
+            // Finite, so that a loss may multiply it by a probability of zero.
+            target.value[row * vocabulary + token] = Float(log(max(sum, .leastNormalMagnitude)))
           }
         }
       })

@@ -2,14 +2,14 @@ package import Models
 package import Tensors
 package import Training
 
-/// Learning from samples of the student that are kept and used again: DistiLLM's adaptive off-policy
-/// approach (Ko et al. 2024, arXiv:2402.03898, section 3.2). The inner objective is to be a skew
-/// divergence, as in its section 3.1.
+/// Learning from samples of the student that are kept and used again: DistiLLM's adaptive
+/// off-policy approach (Ko et al. 2024, arXiv:2402.03898, section 3.2). The inner objective is to
+/// be a skew divergence, as in its section 3.1.
 ///
-/// Samples take the data's place with a probability φ that starts at 0 and grows whenever the student
-/// predicts validation text worse than it did before: noisy samples come in only once data alone
-/// teaches no more. Of the steps on samples, fewer and fewer write new ones: in a share 1 − t/T, or
-/// while the buffer has room.
+/// Samples take the data's place with a probability φ that starts at 0 and grows whenever the
+/// student predicts validation text worse than it did before: noisy samples come in only once data
+/// alone teaches no more. Of the steps on samples, fewer and fewer write new ones: in a share 1 −
+/// t/T, or while the buffer has room.
 package struct AdaptiveReplay: Objective {
   package struct Settings: Sendable, Equatable {
     /// φ at the start.
@@ -125,8 +125,8 @@ package struct AdaptiveReplay: Objective {
     observe(validationLoss: sum / Double(max(validation.reduce(0) { $0 + $1.predictions }, 1)))
   }
 
-  /// A loss that is not worse changes nothing: later ones are compared with the last that counted as
-  /// worse, or with the first.
+  /// A loss that is not worse changes nothing: later ones are compared with the last that counted
+  /// as worse, or with the first.
   mutating func observe(validationLoss: Double) {
     guard let reference else {
       reference = validationLoss

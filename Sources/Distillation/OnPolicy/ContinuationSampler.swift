@@ -9,8 +9,8 @@ package import Training
   import Darwin
 #endif
 
-/// Continues prompts with a model, or with a mixture of two whose probabilities are averaged at every
-/// token: p̃ = α p + (1 − α) q (Gu et al. 2024, arXiv:2306.08543, section 2.2).
+/// Continues prompts with a model, or with a mixture of two whose probabilities are averaged at
+/// every token: p̃ = α p + (1 − α) q (Gu et al. 2024, arXiv:2306.08543, section 2.2).
 ///
 /// All texts advance together, so that a step reads each weight once. Texts that end keep the token
 /// that ends them: where to stop is part of what is learned.

@@ -1,5 +1,6 @@
-package import Runtime
-package import Training
+import Runtime
+import Tensors
+import Training
 
 /// How prompts are continued for a student to learn from.
 package struct ContinuationSettings: Sendable, Equatable {
@@ -40,8 +41,8 @@ package struct ContinuationSettings: Sendable, Equatable {
   }
 }
 
-/// Tells the batches of one step apart, and derives from their place what is random about them: a run
-/// that is resumed between two steps draws the same.
+/// Tells the batches of one step apart, and derives from their place what is random about them: a
+/// run that is resumed between two steps draws the same.
 struct StepPlace: Sendable {
   private var step = -1
   private var index = 0

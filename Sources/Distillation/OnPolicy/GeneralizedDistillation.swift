@@ -3,8 +3,8 @@ package import Tensors
 package import Training
 
 /// Learning from samples of the student itself: generalized knowledge distillation (Agarwal et al.
-/// 2024, arXiv:2306.13649, algorithm 1). In a share λ of the steps the student continues the prompts
-/// and the teacher judges what it wrote; in the others both read given outputs.
+/// 2024, arXiv:2306.13649, algorithm 1). In a share λ of the steps the student continues the
+/// prompts and the teacher judges what it wrote; in the others both read given outputs.
 ///
 /// Gradients do not pass through the choice of samples, as in the paper.
 package struct GeneralizedDistillation: Objective {
@@ -40,8 +40,8 @@ package struct GeneralizedDistillation: Objective {
     self.settings = settings
   }
 
-  /// Kim and Rush 2016, arXiv:1606.07947, section 3.2: the student learns the teacher's outputs as if
-  /// they were the data.
+  /// Kim and Rush 2016, arXiv:1606.07947, section 3.2: the student learns the teacher's outputs as
+  /// if they were the data.
   ///
   /// - Parameters:
   ///   - inner: `LanguageModeling()`, as in the paper, or a divergence on the teacher's outputs.
@@ -63,8 +63,8 @@ package struct GeneralizedDistillation: Objective {
     inner.didStep(model: model, step: step)
   }
 
-  /// Watched besides what the inner objective watches: `sampled`, the share of the step's tokens that
-  /// were generated rather than read.
+  /// Watched besides what the inner objective watches: `sampled`, the share of the step's tokens
+  /// that were generated rather than read.
   package mutating func accumulate(
     _ model: LanguageModel, _ batch: TrainingBatch, _ context: ObjectiveContext
   ) throws -> [String: Double] {

@@ -4,14 +4,15 @@
   import Darwin
 #endif
 
-/// The gradient of a reverse divergence between sequences, as factors on two gradients at each token
-/// (Gu et al. 2024, arXiv:2306.08543, sections 2.1 and 2.2). For student q, teacher p and a text
-/// y₁ … y_T drawn from p̃ = α p + (1 − α) q:
+/// The gradient of a reverse divergence between sequences, as factors on two gradients at each
+/// token (Gu et al. 2024, arXiv:2306.08543, sections 2.1 and 2.2). For student q, teacher p and a
+/// text y₁ … y_T drawn from p̃ = α p + (1 − α) q:
 ///
 ///     ∇KL(q ‖ p) = E Σ_t [ single_t ∇KL(q(·|y_<t) ‖ p(·|y_<t)) − future_t ∇log q(y_t|y_<t) ]
 ///
 /// where the first term is a sum over the whole vocabulary instead of a sample (single-step
-/// decomposition) and the second carries the rewards r_t' = log p(y_t') − log q(y_t') of later tokens.
+/// decomposition) and the second carries the rewards r_t' = log p(y_t') − log q(y_t') of later
+/// tokens.
 package struct PolicyGradient: Sendable, Equatable {
   /// How tokens that p̃ and q give different probability are weighted.
   package enum Importance: Sendable, Equatable {
@@ -26,8 +27,8 @@ package struct PolicyGradient: Sendable, Equatable {
   package var importance: Importance
   /// Later rewards count by their mean instead of their sum, so that short texts are not preferred.
   package var normalizesLength: Bool
-  /// ε: the second term vanishes where it would move a token's weight further out of 1 ± ε (Schulman
-  /// et al. 2017, arXiv:1707.06347, equation 7); nil for none.
+  /// ε: the second term vanishes where it would move a token's weight further out of 1 ± ε
+  /// (Schulman et al. 2017, arXiv:1707.06347, equation 7); nil for none.
   package var clip: Double?
 
   package init(

@@ -27,8 +27,8 @@ package struct ReplayBuffer: Sendable, Equatable {
 
   // MARK: - In checkpoints
 
-  /// `NAME.tokens`, all texts' ids; `NAME.lengths`; `NAME.prompts`, how many of a text's tokens do not
-  /// count. Nothing while the buffer is empty.
+  /// `NAME.tokens`, all texts' ids; `NAME.lengths`; `NAME.prompts`, how many of a text's tokens do
+  /// not count. Nothing while the buffer is empty.
   package func state(_ name: String) -> [(name: String, tensor: Tensor)] {
     if texts.isEmpty { return [] }
     return [

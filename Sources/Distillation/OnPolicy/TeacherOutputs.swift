@@ -1,10 +1,10 @@
 package import Models
-package import Text
+import Text
 package import Tokenizers
 package import Training
 
-/// A teacher's outputs for prompts of a data set, written once and learned by any number of students:
-/// distillation on the level of sequences (Kim and Rush 2016, arXiv:1606.07947).
+/// A teacher's outputs for prompts of a data set, written once and learned by any number of
+/// students: distillation on the level of sequences (Kim and Rush 2016, arXiv:1606.07947).
 package struct TeacherOutputs {
   private let sampler: ContinuationSampler
   private let seed: UInt64
@@ -47,8 +47,9 @@ package struct TeacherOutputs {
   }
 
   /// A line of a JSON Lines file that trainings read: `{"prompt": …, "response": …}` for an
-  /// instruction, `{"text": …}` for a text that was continued. Reading it, a tokenizer may cut words
-  /// otherwise than the teacher did.
+  /// instruction, `{"text": …}` for a text that was continued. A prompt is what
+  /// the model read, with the words of a chat template, so the file is to be read without one.
+  /// Reading it, a tokenizer may cut words otherwise than the teacher did.
   package static func line(
     _ output: TrainingExample, isInstruction: Bool, _ tokenizer: Tokenizer
   ) throws -> [UInt8] {

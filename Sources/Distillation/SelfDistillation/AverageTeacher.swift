@@ -2,16 +2,16 @@ package import Models
 package import Tensors
 package import Training
 
-/// A student's own past as its teacher: a model with the exponential moving average of the student's
-/// weights (Tarvainen and Valpola 2017, arXiv:1703.01780).
+/// A student's own past as its teacher: a model with the exponential moving average of the
+/// student's weights (Tarvainen and Valpola 2017, arXiv:1703.01780).
 package final class AverageTeacher: Teacher {
   private let average: WeightAverage
   private let teacher: ModelTeacher
 
   /// Starts as the student is.
   ///
-  /// - Parameter parameters: the student's, as `LanguageModel.withParameters` gives them. What is no
-  ///   parameter is the same in both.
+  /// - Parameter parameters: the student's, as `LanguageModel.withParameters` gives them. What is
+  ///   no parameter is the same in both.
   /// - Throws: `TrainingError.badSetting` unless 0 ≤ decay < 1.
   package init(of student: LanguageModel, _ parameters: [Parameter], decay: Double = 0.999)
     throws(TrainingError)

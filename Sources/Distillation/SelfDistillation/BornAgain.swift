@@ -1,10 +1,10 @@
 import Checkpoints
-package import Models
-package import Training
+import Models
+import Training
 
-/// Born-again networks (Furlanello et al. 2018, arXiv:1805.04770): a student of its teacher's shape,
-/// started anew, becomes the teacher of the next, and all of them together may predict better than the
-/// last.
+/// Born-again networks (Furlanello et al. 2018, arXiv:1805.04770): a student of its teacher's
+/// shape, started anew, becomes the teacher of the next, and all of them together may predict
+/// better than the last.
 package struct BornAgain: Sendable, Equatable {
   /// Students after the first teacher.
   package var generations: Int

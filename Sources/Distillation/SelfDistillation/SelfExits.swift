@@ -1,11 +1,12 @@
 import CKernels
 package import Models
-package import Tensors
+import Tensors
 package import Training
 
 /// A model that teaches its own shallow parts: 'Be your own teacher' (Zhang et al. 2019,
-/// arXiv:1905.08094, section 3). Outputs of some blocks go through the final norm and the head as if
-/// they were the last; each such exit learns the labels, the deepest exit's predictions and its states.
+/// arXiv:1905.08094, section 3). Outputs of some blocks go through the final norm and the head as
+/// if they were the last; each such exit learns the labels, the deepest exit's predictions and its
+/// states.
 ///
 ///     loss = labels(deepest) + Σ_exits [ (1 − α) labels + α soft(deepest) + λ |h − h_deepest|² ]
 ///
@@ -122,8 +123,8 @@ package struct SelfExits: Objective {
     return values
   }
 
-  /// The mean square of the difference of two states, each row by its weight, and `factor` times its
-  /// derivative with respect to the first.
+  /// The mean square of the difference of two states, each row by its weight, and `factor` times
+  /// its derivative with respect to the first.
   private static func hint(
     _ states: Tensor, _ others: Tensor, wanted: [Int], weights: [Float], scale: Float,
     factor: Float, into gradient: Tensor
