@@ -54,6 +54,28 @@ struct SamplingTests {
     }
   }
 
+  /// Over 4000 draws each token's share is within five deviations of its probability.
+  @Test func aMixtureDrawsTokensAsOftenAsItsProbabilitiesSay() throws {
+    try withTemporaryDirectory { folder in
+      let student = try PolicyModel(seed: 1).load(in: folder)
+      let teacher = try PolicyModel(seed: 2).load(in: folder)
+      var settings = settings
+      (settings.temperature, settings.maxNewTokens) = (1, 1)
+      let count = 4000
+      let texts = try ContinuationSampler(student, mixedWith: teacher, share: 0.3, settings)
+        .continuations(
+          of: (0..<count).map { _ in [0, 3] }, seeds: (0..<count).map { UInt64($0) })
+      let q = logSoftmax(try student.allLogits([0, 3])[1])
+      let p = logSoftmax(try teacher.allLogits([0, 3])[1])
+      for token in 0..<5 {
+        let expected = 0.7 * exp(q[token]) + 0.3 * exp(p[token])
+        let found = Double(texts.count { $0.tokens[2] == token }) / Double(count)
+        let deviation = (expected * (1 - expected) / Double(count)).squareRoot()
+        #expect(abs(found - expected) < 5 * deviation + 1e-9)
+      }
+    }
+  }
+
   @Test func samplesDoNotDependOnTheNumberOfThreads() throws {
     try withTemporaryDirectory { folder in
       let model = try PolicyModel(vocabulary: 29, layers: 2).load(in: folder)
