@@ -173,6 +173,8 @@ struct OnPolicyTests {
       (settings.batchSize, settings.length, settings.microBatchSize) = (4, 12, 2)
       (settings.checkpointEvery, settings.seed) = (100, 21)
       func trainer(_ run: String) throws -> Trainer {
+        try FileManager.default.createDirectory(
+          atPath: "\(folder)/\(run)", withIntermediateDirectories: true)
         let student = source.withParameters()
         let teacher = try AverageTeacher(of: student.model, student.parameters, decay: 0.9)
         var replay = AdaptiveReplay.Settings()

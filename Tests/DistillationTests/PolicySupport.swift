@@ -86,7 +86,7 @@ struct PlainDivergence: LogitLoss {
 
 /// A tokenizer of one token for each letter, and data made of it.
 enum LetterData {
-  static let vocabulary = 30
+  static let vocabulary = 29
 
   static func tokenizer() throws -> Tokenizer {
     var vocabulary = [("<s>", JSON(0)), ("</s>", JSON(1)), (" ", JSON(2))]

@@ -76,9 +76,11 @@ package final class DomainTeachers: Teacher {
       let own = places.indices.filter { owners[places[$0]] == number }
       let logits = try teachers[number].rows(own.map { places[$0] })
         .full(vocabulary: vocabulary, "several teachers")
-      for (row, place) in own.enumerated() {
-        (base + place * vocabulary).update(
-          from: logits.floats + row * vocabulary, count: vocabulary)
+      withExtendedLifetime(logits) {
+        for (row, place) in own.enumerated() {
+          (base + place * vocabulary).update(
+            from: logits.floats + row * vocabulary, count: vocabulary)
+        }
       }
     }
     return .logits(target)

@@ -85,12 +85,12 @@ package final class TeacherEnsemble: Teacher {
     let normalizers = logits.map { $0.logSumExpRows() }
     let sources = logits.map { Unshared($0.floats) }
     let (weighting, trueTokens) = (weighting, places.map { self.targets[$0] })
-    return .logits(
+    let mixed = withExtendedLifetime(logits) {
       Tensor(shape: [places.count, vocabulary]) { target in
         guard let base = target.baseAddress else { return }
         let target = Unshared(base)
         Parallel.forEach(places.count) { row in
-          let rows = sources.indices.map { teacher -> LogProbabilityRow in
+          let rows = sources.indices.map { teacher in
             LogProbabilityRow(
               logits: sources[teacher].value + row * vocabulary, count: vocabulary,
               normalizer: normalizers[teacher][row])
@@ -103,7 +103,9 @@ package final class TeacherEnsemble: Teacher {
             target.value[row * vocabulary + token] = Float(log(max(sum, .leastNormalMagnitude)))
           }
         }
-      })
+      }
+    }
+    return .logits(mixed)
   }
 }
 

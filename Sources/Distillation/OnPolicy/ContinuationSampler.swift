@@ -77,11 +77,13 @@ package struct ContinuationSampler {
       }
       let (current, rows) = (samplers, live)
       let (base, columns) = (Unshared(logits.floats), logits.columns)
-      let draws = Parallel.map(rows.count) { row in
-        var sampler = current[rows[row]]
-        let id = sampler.next(
-          UnsafeBufferPointer(start: base.value + row * columns, count: columns))
-        return (id, sampler)
+      let draws = withExtendedLifetime(logits) {
+        Parallel.map(rows.count) { row in
+          var sampler = current[rows[row]]
+          let id = sampler.next(
+            UnsafeBufferPointer(start: base.value + row * columns, count: columns))
+          return (id, sampler)
+        }
       }
       var going: [(row: Int, text: Int, token: Int)] = []
       for (row, (id, sampler)) in draws.enumerated() {
@@ -116,11 +118,13 @@ package struct ContinuationSampler {
     return Tensor(shape: a.shape) { target in
       guard let base = target.baseAddress else { return }
       let target = Unshared(base)
-      Parallel.forEach(sumsA.count) { row in
-        for i in row * columns..<(row + 1) * columns {
-          let q = exp(Double(sourceA.value[i]) - sumsA[row])
-          let p = exp(Double(sourceB.value[i]) - sumsB[row])
-          target.value[i] = Float(log(share * p + (1 - share) * q))
+      withExtendedLifetime((a, b)) {
+        Parallel.forEach(sumsA.count) { row in
+          for i in row * columns..<(row + 1) * columns {
+            let q = exp(Double(sourceA.value[i]) - sumsA[row])
+            let p = exp(Double(sourceB.value[i]) - sumsB[row])
+            target.value[i] = Float(log(share * p + (1 - share) * q))
+          }
         }
       }
     }

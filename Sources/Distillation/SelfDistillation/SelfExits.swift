@@ -132,7 +132,7 @@ package struct SelfExits: Objective {
     let width = states.columns
     let (a, b) = (Unshared(states.floats), Unshared(others.floats))
     let target = Unshared(UnsafeMutablePointer(mutating: gradient.floats))
-    return Parallel.map(wanted.count) { index in
+    let sums = Parallel.map(wanted.count) { index in
       let row = wanted[index]
       let weight = weights[row] * scale / Float(width)
       var sum = 0.0
@@ -142,6 +142,7 @@ package struct SelfExits: Objective {
         target.value[i] += 2 * factor * weight * difference
       }
       return Double(weight) * sum
-    }.reduce(0, +)
+    }
+    return withExtendedLifetime((states, others, gradient)) { sums.reduce(0, +) }
   }
 }
