@@ -1,9 +1,9 @@
-import Tensors
+package import Tensors
 
 /// The finalizer of SplitMix64, twice: for one seed a bijection of the number, in which nothing of
 /// the seed's or the number's order is left.
-enum Mixer {
-  static func mixed(_ seed: UInt64, _ number: Int) -> UInt64 {
+package enum Mixer {
+  package static func mixed(_ seed: UInt64, _ number: Int) -> UInt64 {
     finalized(finalized(seed) &+ UInt64(bitPattern: Int64(number)) &* 0x9e37_79b9_7f4a_7c15)
   }
 
@@ -29,7 +29,7 @@ enum Shuffle {
 extension Xoshiro256 {
   /// A number below `bound`. The high word of a product favours no number by more than
   /// `bound`/2⁶⁴, which nothing here could notice.
-  mutating func next(below bound: UInt64) -> UInt64 {
+  package mutating func next(below bound: UInt64) -> UInt64 {
     next().multipliedFullWidth(by: bound).high
   }
 }

@@ -33,6 +33,20 @@ public struct TrainingBatch: Sendable, Equatable {
   public var predictions: Int { weights.count { $0 != 0 } }
 }
 
+extension TrainingBatch {
+  /// Whole examples back to back in one row, each a segment: a batch without padding. Examples that
+  /// predict nothing are left out.
+  package init(_ examples: [TrainingExample]) {
+    let examples = examples.filter { $0.predictions > 0 }
+    var builder = BatchBuilder(
+      rows: 1, length: examples.reduce(0) { $0 + $1.predictions }, filler: 0)
+    for example in examples {
+      builder.place(example, 0..<example.predictions, row: 0, joins: false)
+    }
+    self = builder.finish()
+  }
+}
+
 /// A batch that is being filled.
 struct BatchBuilder {
   let rows: Int
