@@ -12,20 +12,23 @@ public enum DistillationError: Error, CustomStringConvertible, Sendable {
   case indivisibleWidth(Int, heads: Int, of: String)
   case widthsDiffer(student: Int, teacher: Int, of: String)
   case tooFewRows(Int, needed: Int, for: String)
+
   // Caches of a teacher's predictions
   case foreignCache(path: String, part: String, made: String, wanted: String)
   case unreadableCache(path: String, problem: String)
   case notInCache(path: String)
   case teacherNotFinite(path: String)
-  // Students
+
+  // Students.
   case badShape(String, problem: String)
   case cannotShape(path: String, problem: String)
-  // Vocabularies
+
+  // Vocabularies.
   case vocabularyTooSmall(model: String, tokens: Int, rows: Int)
-  case vocabulariesDiffer(loss: String, shared: Int, of: Int)
+  case tokensDiffer(loss: String, shared: Int, of: Int)
 
   // Samples and several teachers.
-  case vocabulariesDiffer(Int, Int, use: String)
+  case cannotCombine(Int, Int, use: String)
   case partialTeacher(kept: Int, vocabulary: Int, use: String)
   case noCommonStates(teachers: Int)
   case noSuchTeacher(Int, teachers: Int)
@@ -73,7 +76,7 @@ public enum DistillationError: Error, CustomStringConvertible, Sendable {
     case .vocabularyTooSmall(let model, let tokens, let rows):
       "the \(model)'s tokenizer has \(tokens) tokens and its model rows for \(rows). "
         + "Use the tokenizer that belongs to the model."
-    case .vocabulariesDiffer(let loss, let shared, let count):
+    case .tokensDiffer(let loss, let shared, let count):
       "teacher and student have different vocabularies (\(shared) of the student's \(count) tokens "
         + "are spelled alike), which \(loss) cannot compare. Use uld, with labels if you like."
     case .badShape(let shape, let problem):
@@ -83,7 +86,7 @@ public enum DistillationError: Error, CustomStringConvertible, Sendable {
     case .teacherNotFinite(let path):
       "the teacher \(path) gives predictions that are not finite. Its weights are damaged or overflow."
 
-    case .vocabulariesDiffer(let first, let second, let use):
+    case .cannotCombine(let first, let second, let use):
       "Vocabularies of \(first) and \(second) tokens cannot be brought together for \(use). "
         + "Choose models with one tokenizer."
     case .partialTeacher(let kept, let vocabulary, let use):

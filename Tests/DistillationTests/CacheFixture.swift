@@ -75,7 +75,7 @@ enum CacheFixture {
     let path = "\(folder)/data-\(UUID()).txt"
     try Data(texts.joined(separator: "<|endoftext|>").utf8).write(to: URL(filePath: path))
     let data = try TrainingData([DataSource(path: path, format: .text)], seed: seed)
-    let encoder = try ExampleEncoder(tokenizer: tokenizer(), beginToken: 0, endToken: 1)
+    let encoder = try ExampleEncoder(tokenizer: tokenizer(), beginToken: 0, endTokens: [1])
     return try TrainingStream(
       data, encoder: encoder, options: .init(rows: rows, length: length, mode: mode, passes: 1))
   }

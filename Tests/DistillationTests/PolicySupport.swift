@@ -116,7 +116,7 @@ enum LetterData {
     try Data(text.utf8).write(to: URL(filePath: path))
     let data = try TrainingData([DataSource(path: path, format: .text)], seed: 5)
     return try TrainingStream(
-      data, encoder: ExampleEncoder(tokenizer: tokenizer(), beginToken: 0, endToken: 1),
+      data, encoder: ExampleEncoder(tokenizer: tokenizer(), beginToken: 0, endTokens: [1]),
       options: .init(rows: rows, length: length))
   }
 }

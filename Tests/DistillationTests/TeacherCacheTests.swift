@@ -232,7 +232,7 @@ extension TeacherCacheTests {
     try withTemporaryDirectory { target in
       let data = try TrainingData(
         [DataSource(path: resources.appending(path: "held-out.txt").path, format: .text)], seed: 1)
-      let encoder = try ExampleEncoder(tokenizer: tokenizer, endToken: nil)
+      let encoder = try ExampleEncoder(tokenizer: tokenizer, endTokens: [])
       let stream = try TrainingStream(
         data, encoder: encoder, options: .init(rows: 4, length: 128, passes: 1))
       try write("\(target)/cache", teacher, stream, k: k, batches: 3)

@@ -57,7 +57,7 @@ package final class TeacherEnsemble: Teacher {
       throw .badSetting("the number of teachers", value: "0", expected: "at least 1")
     }
     for teacher in teachers where teacher.vocabularySize != first.vocabularySize {
-      throw .vocabulariesDiffer(
+      throw .cannotCombine(
         first.vocabularySize, teacher.vocabularySize, use: "several teachers")
     }
   }

@@ -40,7 +40,7 @@ package struct ContinuationSampler {
   ) throws(DistillationError) {
     let sizes = [student, teacher].map(\.configuration.vocabularySize)
     guard share == 0 || sizes[0] == sizes[1] else {
-      throw .vocabulariesDiffer(sizes[0], sizes[1], use: "sampling from both")
+      throw .cannotCombine(sizes[0], sizes[1], use: "sampling from both")
     }
     model = student.detached
     other = share == 0 ? nil : (teacher.detached, share)

@@ -16,7 +16,7 @@ extension TeacherRows {
     switch self {
     case .logits(let logits):
       guard logits.columns == vocabulary else {
-        throw .vocabulariesDiffer(vocabulary, logits.columns, use: use)
+        throw .cannotCombine(vocabulary, logits.columns, use: use)
       }
       return logits
     case .top(let top):

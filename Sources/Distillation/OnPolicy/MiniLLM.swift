@@ -45,7 +45,7 @@ package struct MiniLLM: Objective {
     }
     let sizes = [student, teacher].map(\.configuration.vocabularySize)
     guard sizes[0] == sizes[1] else {
-      throw .vocabulariesDiffer(sizes[0], sizes[1], use: "a policy gradient")
+      throw .cannotCombine(sizes[0], sizes[1], use: "a policy gradient")
     }
     var settings = settings
     (settings.temperature, settings.topK, settings.topP) = (1, 0, 1)

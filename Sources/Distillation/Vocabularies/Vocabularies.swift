@@ -28,7 +28,7 @@ package enum Vocabularies {
     case .different(let shared):
       let others = losses.filter { $0.needsTeacher && !($0 is SortedProbabilityLoss) }
       guard others.isEmpty, !readsStates else {
-        throw .vocabulariesDiffer(
+        throw .tokensDiffer(
           loss: others.first?.name ?? "a loss on states", shared: shared,
           of: student.tokenizer.vocabularySize)
       }
