@@ -104,7 +104,7 @@ struct AdapterModelTests {
       losses.append(try loss(adapted.model, tokens))
       for parameter in adapted.parameters {
         let gradient = try #require(parameter.gradient)
-        parameter.assign(parameter.tensor.detached - gradient.scaled(by: 0.5))
+        parameter.assign(parameter.tensor.detached - gradient.scaled(by: 0.1))
         parameter.clearGradient()
       }
     }
