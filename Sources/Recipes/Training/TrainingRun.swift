@@ -27,8 +27,13 @@ public struct TrainingRun {
   /// - Parameter teacherBytes: of other models that will be in memory.
   /// - Throws: whatever is wrong with model, data or settings.
   public init(_ request: TrainingRequest, teacherBytes: Int = 0) throws {
+    try self.init(request, teacherBytes: teacherBytes, isPrepared: false)
+  }
+
+  /// - Parameter isPrepared: whether the work folder is there and holds what the run needs.
+  init(_ request: TrainingRequest, teacherBytes: Int, isPrepared: Bool) throws {
     self.request = request
-    try Self.prepareFolder(request)
+    if !isPrepared { try Self.prepareFolder(request) }
     start = try Self.startingModel(request)
     try request.settings.validate(contextLength: start.configuration.contextLength)
     let tokenizer = try Self.tokenizer(start.checkpoint)
@@ -84,17 +89,8 @@ public struct TrainingRun {
     let settings = request.settings
     let trainer = try Trainer(
       model: student, parameters: parameters + objective.parameters, objective: objective,
-      stream: try TrainingStream(
-        data, encoder: encoder,
-        options: .init(rows: settings.rowsAtOnce, length: settings.length, mode: settings.mode),
-        filler: start.endTokens.first ?? 0),
-      heldOut: try heldOutData.map { data, use in
-        try TrainingStream(
-          data, encoder: encoder,
-          options: .init(
-            rows: settings.rowsAtOnce, length: settings.length, mode: .packed, use: use,
-            isShuffled: false, passes: 1), filler: start.endTokens.first ?? 0)
-      }, settings: settings, folder: request.workFolder,
+      stream: try stream(), heldOut: try heldOutStream(), settings: settings,
+      folder: request.workFolder,
       identity: JSONObject(
         [
           ("data", JSON(try data.contentHash())),
@@ -129,6 +125,35 @@ public struct TrainingRun {
     report.peakResidentBytes = ProcessMemory.peakResidentBytes
     if !request.keepsCheckpoints { FileProbe.remove(request.workFolder) }
     return report
+  }
+
+  /// The batches of the run from the first on.
+  package func stream() throws -> TrainingStream {
+    let settings = request.settings
+    return try TrainingStream(
+      data, encoder: encoder,
+      options: .init(rows: settings.rowsAtOnce, length: settings.length, mode: settings.mode),
+      filler: start.endTokens.first ?? 0)
+  }
+
+  /// One pass over what is measured on; nil where nothing is held out.
+  private func heldOutStream() throws -> TrainingStream? {
+    let settings = request.settings
+    return try heldOutData.map { data, use in
+      try TrainingStream(
+        data, encoder: encoder,
+        options: .init(
+          rows: settings.rowsAtOnce, length: settings.length, mode: .packed, use: use,
+          isShuffled: false, passes: 1), filler: start.endTokens.first ?? 0)
+    }
+  }
+
+  /// The first held-out batches; none where nothing is held out.
+  package func heldOutBatches(_ count: Int) throws -> [TrainingBatch] {
+    guard var stream = try heldOutStream() else { return [] }
+    var batches: [TrainingBatch] = []
+    while batches.count < count, let batch = try stream.next() { batches.append(batch) }
+    return batches
   }
 
   private func write(_ trainer: Trainer, _ report: inout TrainingReport) throws {
