@@ -1,11 +1,5 @@
 import CKernels
 
-#if canImport(Accelerate)
-  import Accelerate
-#else
-  import COpenBLAS
-#endif
-
 extension Tensor {
   /// Causal attention within each of several whole texts, none of which sees another, with its
   /// backward rule (Dao et al. 2022, arXiv:2205.14135): of the scores only their softmax's
@@ -60,7 +54,6 @@ private struct SegmentedAttention: Sendable {
 
   /// - Returns: the result, and the logarithms of the softmaxes' denominators `[tokens, heads]`.
   func forward() -> (mixture: Tensor, logSums: Tensor) {
-    useOneBLASThread()
     let logSums = Tensor(
       dtype: .float32, shape: [queries.rows, heads],
       storage: Storage(byteCount: queries.rows * heads * 4))
@@ -85,7 +78,6 @@ private struct SegmentedAttention: Sendable {
 
   /// - Returns: gradients of queries, keys and values, in their shapes.
   func backward(_ gradient: Tensor, mixture: Tensor, logSums: Tensor) -> (Tensor, Tensor, Tensor) {
-    useOneBLASThread()
     func empty(_ columns: Int) -> Tensor {
       Tensor(
         dtype: .float32, shape: [queries.rows, columns],
@@ -139,10 +131,9 @@ private struct SegmentGradient {
           accumulate(
             columns, dim, rows, attention.mask.scale, tile.gradient, tile.queries,
             keyGradient + key * dim)
-          cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows), Int32(dim), Int32(columns),
-            attention.mask.scale, tile.gradient, Int32(keyTile), keys, Int32(dim), 1,
-            tile.queryGradient, Int32(dim))
+          TiledProduct.multiply(
+            rows, dim, columns, tile.gradient, keyTile, false, keys, dim, false,
+            into: tile.queryGradient, dim, scale: attention.mask.scale, adding: true)
         }
         scatter(tile, into: dQ)
       }
@@ -232,9 +223,8 @@ private struct SegmentGradient {
     _ rows: Int, _ columns: Int, _ dim: Int, _ scale: Float, _ a: UnsafePointer<Float>,
     _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>
   ) {
-    cblas_sgemm(
-      CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(dim), scale, a,
-      Int32(dim), b, Int32(dim), 0, c, Int32(Attention.keyTile))
+    TiledProduct.multiply(
+      rows, columns, dim, a, dim, false, b, dim, true, into: c, Attention.keyTile, scale: scale)
   }
 
   /// `c[columns, dim] += scale · a[rows, keyTile]ᵀ · b[rows, dim]`
@@ -242,8 +232,8 @@ private struct SegmentGradient {
     _ columns: Int, _ dim: Int, _ rows: Int, _ scale: Float, _ a: UnsafePointer<Float>,
     _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>
   ) {
-    cblas_sgemm(
-      CblasRowMajor, CblasTrans, CblasNoTrans, Int32(columns), Int32(dim), Int32(rows), scale, a,
-      Int32(Attention.keyTile), b, Int32(dim), 1, c, Int32(dim))
+    TiledProduct.multiply(
+      columns, dim, rows, a, Attention.keyTile, true, b, dim, false, into: c, dim, scale: scale,
+      adding: true)
   }
 }

@@ -1,10 +1,9 @@
 import CKernels
 
-#if canImport(Accelerate)
-  import Accelerate
-#else
-  import COpenBLAS
+#if canImport(Glibc)
   import Glibc
+#elseif canImport(Darwin)
+  import Darwin
 #endif
 
 /// What shapes attention scores besides the causal order.
@@ -153,7 +152,6 @@ struct Attention {
   /// An online softmax over tiles (Dao et al. 2022, arXiv:2205.14135), so that no matrix of queries
   /// by keys exists.
   func ofManyTokens() -> Tensor {
-    useOneBLASThread()
     let tokens = queries.rows
     let tile = tileTokens
     let tiles = (tokens + tile - 1) / tile
@@ -206,9 +204,9 @@ struct Attention {
         pare_cache_widen(
           stored.type.kernelType, keys(head, key), scales(stored.keyScales, head, key), columns,
           dim, widened, dim)
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(columns), Int32(dim),
-          mask.scale, gathered, Int32(dim), widened, Int32(dim), 0, scores, Int32(keyTile))
+        TiledProduct.multiply(
+          rows, columns, dim, gathered, dim, false, widened, dim, true, into: scores, keyTile,
+          scale: mask.scale)
         for member in 0..<group {
           var tile = pare_score_tile(
             scores: scores + member * count * keyTile, rows: count, columns: columns,
@@ -223,9 +221,9 @@ struct Attention {
         pare_cache_widen(
           stored.type.kernelType, values(head, key), scales(stored.valueScales, head, key), columns,
           dim, widened, dim)
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(rows), Int32(dim), Int32(columns),
-          1, scores, Int32(keyTile), widened, Int32(dim), 1, mixture, Int32(dim))
+        TiledProduct.multiply(
+          rows, dim, columns, scores, keyTile, false, widened, dim, false, into: mixture, dim,
+          adding: true)
       }
       for member in 0..<group {
         for token in tokens {

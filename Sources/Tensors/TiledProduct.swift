@@ -1,7 +1,7 @@
+import CKernels
+
 #if canImport(Accelerate)
   import Accelerate
-#else
-  import COpenBLAS
 #endif
 
 /// A float32 matrix as BLAS sees it: rows `stride` apart, read as it lies or transposed.
@@ -28,14 +28,14 @@ package struct MatrixOperand: @unchecked Sendable {
   }
 }
 
-/// Dense products of training: the result is cut into tiles, each one call of single-threaded sgemm,
-/// which the pool spreads. The tiles follow from the shape alone, and no sum is cut, so results do
-/// not depend on the number of threads.
+/// Dense products of training: the result is cut into tiles that the pool spreads. No sum is cut, and
+/// the kernel adds a number's terms in the same order wherever its tile begins, so results do not
+/// depend on the number of threads though the tiles do.
 package enum TiledProduct {
   /// Multiply-adds below which a tile is not worth its packing.
-  private static let leastWork = 1 << 21
+  private static let leastWork = 1 << 20
 
-  /// `c = a · b`, or `c += a · b`.
+  /// `c = scale · a · b`, or `c += scale · a · b`.
   ///
   /// - Parameters:
   ///   - a: `[m, k]`
@@ -46,33 +46,52 @@ package enum TiledProduct {
     into c: UnsafeMutablePointer<Float>, stride: Int, scale: Float = 1, adding: Bool = false
   ) {
     guard m > 0, n > 0 else { return }
-    useOneBLASThread()
     let (height, width) = tile(m, n, k)
     let columns = (n + width - 1) / width
     let target = Unshared(c)
-    // An operand may be the last to hold its memory.
-    withExtendedLifetime((a, b)) {
-      Parallel.forEach((m + height - 1) / height * columns) { index in
-        let (row, column) = (index / columns * height, index % columns * width)
-        cblas_sgemm(
-          CblasRowMajor, a.isTransposed ? CblasTrans : CblasNoTrans,
-          b.isTransposed ? CblasTrans : CblasNoTrans, Int32(min(height, m - row)),
-          Int32(min(width, n - column)), Int32(k), scale, a.from(row: row, column: 0),
-          Int32(a.stride), b.from(row: 0, column: column), Int32(b.stride), adding ? 1 : 0,
-          target.value + row * stride + column, Int32(stride))
-      }
+    Parallel.forEach((m + height - 1) / height * columns) { index in
+      let (row, column) = (index / columns * height, index % columns * width)
+      multiply(
+        min(height, m - row), min(width, n - column), k, a.from(row: row, column: 0), a.stride,
+        a.isTransposed, b.from(row: 0, column: column), b.stride, b.isTransposed,
+        into: target.value + row * stride + column, stride, scale: scale, adding: adding)
     }
   }
 
-  /// Tiles as square as the result lets them be, at least eight where the work is worth it.
+  /// The same by the calling thread, for matrices at bare addresses.
+  @inline(__always)
+  static func multiply(
+    _ m: Int, _ n: Int, _ k: Int, _ a: UnsafePointer<Float>, _ aStride: Int, _ transposesA: Bool,
+    _ b: UnsafePointer<Float>, _ bStride: Int, _ transposesB: Bool,
+    into c: UnsafeMutablePointer<Float>, _ stride: Int, scale: Float = 1, adding: Bool = false
+  ) {
+    #if canImport(Accelerate)
+      cblas_sgemm(
+        CblasRowMajor, transposesA ? CblasTrans : CblasNoTrans,
+        transposesB ? CblasTrans : CblasNoTrans, Int32(m), Int32(n), Int32(k), scale, a,
+        Int32(aStride), b, Int32(bStride), adding ? 1 : 0, c, Int32(stride))
+    #else
+      var product = pare_gemm_product(
+        m: m, n: n, k: k, a: a, a_stride: aStride, a_transposed: transposesA ? 1 : 0, b: b,
+        b_stride: bStride, b_transposed: transposesB ? 1 : 0, c: c, c_stride: stride, scale: scale,
+        adding: adding ? 1 : 0)
+      pare_gemm(&product)
+    #endif
+  }
+
+  /// One tile for one thread, else at least four tiles for each where the work is worth it, as square
+  /// as the result lets them be: what is packed serves all rows of a tile.
   private static func tile(_ m: Int, _ n: Int, _ k: Int) -> (Int, Int) {
-    var (height, width) = (min(m, 512), min(n, 1024))
-    func count() -> Int { ((m + height - 1) / height) * ((n + width - 1) / width) }
-    while count() < 8, height * width * max(k, 1) > 2 * leastWork {
+    let threads = Parallel.threads
+    guard threads > 1 else { return (m, n) }
+    var (height, width) = (m, n)
+    while ((m + height - 1) / height) * ((n + width - 1) / width) < 4 * threads,
+      height * width * max(k, 1) > 2 * leastWork
+    {
       if height >= width, height > 64 {
         height = ((height + 1) / 2 + 15) / 16 * 16
       } else if width > 64 {
-        width = ((width + 1) / 2 + 15) / 16 * 16
+        width = ((width + 1) / 2 + 31) / 32 * 32
       } else {
         break
       }

@@ -6,6 +6,7 @@
 #include "divergence.h"
 #include "divergence_losses.h"
 #include "files.h"
+#include "gemm.h"
 #include "gradients.h"
 #include "losses.h"
 #include "losses_sorted.h"
