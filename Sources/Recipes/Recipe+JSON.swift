@@ -9,6 +9,8 @@ extension Recipe {
         stages.map { stage in
           switch stage {
           case .quantize(let stage): ["quantize": stage.json]
+          case .cut(let stage): ["cut": stage.json]
+          case .distill(let stage): ["distill": stage.json]
           }
         }),
     ]

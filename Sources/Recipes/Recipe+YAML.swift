@@ -25,10 +25,16 @@ extension Recipe {
     var stages: [Stage] = []
     for node in nodes {
       var stage = try Fields(node, "a stage")
-      let body = try stage.node("quantize")
+      var found: [Stage] = []
+      if let body = try stage.node("quantize") { found.append(.quantize(try QuantizeStage(body))) }
+      if let body = try stage.node("cut") { found.append(.cut(try CutStage(body))) }
+      if let body = try stage.node("distill") { found.append(.distill(try DistillStage(body))) }
       try stage.finish()
-      guard let body else { throw .malformed("a stage names no method", line: stage.line) }
-      stages.append(.quantize(try QuantizeStage(body)))
+      guard found.count == 1 else {
+        throw .malformed(
+          "a stage names \(found.isEmpty ? "no method" : "several methods")", line: stage.line)
+      }
+      stages += found
     }
     try fields.finish()
     self.init(name: title, seed: UInt64(seed), stages: stages)

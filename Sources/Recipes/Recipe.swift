@@ -16,6 +16,44 @@ public struct Recipe: Sendable, Equatable {
 
   public enum Stage: Sendable, Equatable {
     case quantize(QuantizeStage)
+    case cut(CutStage)
+    case distill(DistillStage)
+  }
+
+  /// The recipe in parts that one pass each carries out: quantizations together, a cut
+  /// or a distillation alone.
+  package var passes: [Pass] {
+    var passes: [Pass] = []
+    var pending: [Stage] = []
+    func flush() {
+      guard !pending.isEmpty else { return }
+      passes.append(.compress(Recipe(name: name, seed: seed, stages: pending)))
+      pending = []
+    }
+    for stage in stages {
+      switch stage {
+      case .quantize: pending.append(stage)
+      case .cut(let cut):
+        flush()
+        passes.append(.cut(cut))
+      case .distill(let distill):
+        flush()
+        passes.append(.distill(distill))
+      }
+    }
+    flush()
+    return passes
+  }
+
+  package enum Pass: Sendable {
+    case compress(Recipe)
+    case cut(CutStage)
+    case distill(DistillStage)
+  }
+
+  /// Whether one pass over the weights carries the recipe out, which can be planned tensor by tensor.
+  public var isOnePass: Bool {
+    stages.allSatisfy { if case .quantize = $0 { true } else { false } }
   }
 }
 

@@ -69,6 +69,17 @@ struct Fields {
     return Array(sequence)
   }
 
+  /// One text or a list of them.
+  mutating func texts(_ key: String) throws(RecipeError) -> [String]? {
+    guard let node = try node(key) else { return nil }
+    if let one = node.scalar?.string { return [one] }
+    let texts = node.sequence?.compactMap { $0.scalar?.string }
+    guard let texts, texts.count == node.sequence?.count else {
+      throw bad(key, "a text or a list of them")
+    }
+    return texts
+  }
+
   mutating func targets(_ key: String) throws(RecipeError) -> [Target]? {
     guard let node = try node(key) else { return nil }
     if let one = node.scalar?.string { return [Target(one, line: node.mark?.line)] }

@@ -26,6 +26,18 @@ struct Compress: ParsableCommand {
       tensor), group_size 128, symmetric true, clipping minmax (or mse), targets [linear], ignore [],
       blocks FIRST-LAST, indivisible smaller (or channel, skip), format pack-quantized.
 
+      Stages that make a model smaller and win back what that lost:
+        stages:
+          - cut: {shape: "layers=3", layers: importance, data: text.txt}
+          - distill: {data: text.txt, steps: 500, learning_rate: 1e-3, train: ["*"]}
+          - quantize: {bits: 3, group_size: 32}
+          - distill: {data: text.txt, steps: 300}
+
+      Keys of cut: shape, layers (uniform, first, last, importance or numbers), data. Keys of distill,
+      with defaults: data, validation, teacher (the model that the recipe is applied to), method soft,
+      losses, temperature 1, soft_weight 1, train (scales after quantize, else all), steps 300,
+      batch_size 8, length 256, learning_rate 1e-4, warmup_steps 10.
+
       Presets: \(Recipe.presets.keys.sorted().joined(separator: ", ")).
       """)
 

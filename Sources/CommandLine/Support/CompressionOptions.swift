@@ -33,6 +33,7 @@ struct CompressionOptions: ParsableArguments {
   }
 
   func run(_ recipe: Recipe, model: String, output: OutputOptions) throws {
+    guard recipe.isOnePass else { return try runPasses(recipe, model: model, output: output) }
     var compression = try Compression(recipe, model: model, consumer: consumer)
     compression.shardByteLimit = output.shardSize
     if dryRun {
@@ -57,6 +58,45 @@ struct CompressionOptions: ParsableArguments {
     let json = result.json(withTimings: true)
     try report.json ? Console.print(json) : Console.print(PlanText.summary(result))
     try gates.gates.check(Self.flattened(json))
+  }
+
+  /// A recipe that cuts or distills besides.
+  private func runPasses(_ recipe: Recipe, model: String, output: OutputOptions) throws {
+    guard !dryRun, evaluate == nil, gates.gates.isEmpty else {
+      throw ValidationError(
+        "--dry-run, --evaluate and --require are for recipes that only quantize. Measure the result "
+          + "with pare eval divergence.")
+    }
+    var run = RecipeRun(recipe, model: model)
+    run.consumer = consumer
+    run.shardByteLimit = output.shardSize
+    let progress = ProgressLine("recipe", unit: "steps")
+    let result = try Interruption.capturing {
+      try run.run(output: output.output, overwrite: output.overwrite) { step in
+        switch step {
+        case .quantizing(let step):
+          progress.update(
+            step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: "MB  \(step.tensor)")
+        case .training(let metrics, let steps):
+          progress.update(
+            metrics.step, of: steps, detail: String(format: "loss %.4f", metrics.loss))
+        }
+        return !Interruption.isRequested
+      }
+    }
+    progress.finish()
+    guard let result else { throw ExitCode(130) }
+    if report.json { return try Console.print(result) }
+    try Console.print("wrote        \(output.output)")
+    for stage in result["stages"]?.array ?? [] {
+      let loss = stage["held_out_loss"]?.double ?? stage["loss"]?.double
+      let name = stage["command"]?.string ?? "quantize"
+      let detail =
+        loss.map { String(format: "loss %.4f", $0) }
+        ?? stage["bits_per_weight"]?.double.map { String(format: "%.2f bits per weight", $0) }
+        ?? ""
+      try Console.print(name.padding(toLength: 13, withPad: " ", startingAt: 0) + detail)
+    }
   }
 
   private func measure(_ path: String, against model: String, on file: String) throws -> JSON {

@@ -102,7 +102,10 @@ extension DistillationRun {
         let choice = try LayerChoice(parsing: layers)
         try StudentCut(
           teacher, shape: parsed, layers: choice,
-          importance: try importance(of: teacher, request.training)
+          importance: try StudentImportance.measure(
+            teacher, sources: request.training.sources,
+            template: try TrainingRun.template(request.training, teacher.checkpoint),
+            length: request.training.settings.length, seed: request.training.settings.seed)
         ).write(to: directory)
       } else {
         try RandomStudent(teacher: teacher.checkpoint, shape: parsed)
@@ -114,24 +117,5 @@ extension DistillationRun {
       throw error
     }
     return folder
-  }
-
-  /// What the teacher's parts do on the first batches of the data.
-  private static func importance(of teacher: LanguageModel, _ request: TrainingRequest) throws
-    -> StudentImportance
-  {
-    let encoder = try ExampleEncoder(
-      tokenizer: try TrainingRun.tokenizer(teacher.checkpoint),
-      template: try TrainingRun.template(request, teacher.checkpoint),
-      beginToken: teacher.configuration.beginToken, endTokens: teacher.endTokens)
-    let data = try TrainingData(request.sources, seed: request.settings.seed)
-    var stream = try TrainingStream(
-      data, encoder: encoder, options: .init(rows: 8, length: request.settings.length))
-    var batches: [(tokens: [Int], segments: [Range<Int>])] = []
-    for _ in 0..<8 {
-      guard let batch = try stream.next() else { break }
-      batches.append((batch.inputs, batch.segments))
-    }
-    return try StudentImportance.measure(teacher, batches: batches)
   }
 }
