@@ -37,7 +37,7 @@ struct Train: ParsableCommand {
   @OptionGroup var options: TrainingOptions
 
   func run() throws {
-    var request = try options.request(model: model, tokenizer: tokenizer, defaultLength: 256)
+    var request = try options.request(model: model, tokenizer: tokenizer)
     request.trained = train.map { Target($0) }
     let run = try TrainingRun(request)
     try TrainingCommand.run(run, options) { onStep in try run.train(onStep: onStep) }
