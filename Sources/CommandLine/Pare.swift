@@ -25,7 +25,7 @@ struct Pare: ParsableCommand {
     version: PareVersion.current,
     subcommands: [
       Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Convert.self,
-      Train.self, Distill.self,
+      Train.self, Finetune.self, Distill.self,
       Eval.self, Run.self, Chat.self, Bench.self, Demo.self,
     ])
 

@@ -32,16 +32,19 @@ extension LanguageModel {
     for name in checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, checkpoint.readSideFile(name))
     }
-    try directory.write("config.json", config(dtype))
+    let isQuantized = stored.contains { !$0.declaration.dtype.isFloatingPoint }
+    try directory.write("config.json", config(dtype, isQuantized: isQuantized))
     return digests
   }
 
   /// `config.json` with the element type that the matrices have now.
-  private func config(_ dtype: DType?) throws -> [UInt8] {
+  private func config(_ dtype: DType?, isQuantized: Bool) throws -> [UInt8] {
     let config = try Self.config(of: checkpoint)
-    guard let dtype, case .object(var fields) = config else {
-      return config.serialized(pretty: true)
+    guard case .object(var fields) = config else { return config.serialized(pretty: true) }
+    if !isQuantized {
+      for key in ["quantization_config", "compression_config"] { fields[key] = nil }
     }
+    guard let dtype else { return JSON.object(fields).serialized(pretty: true) }
     let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"
     fields[key] = JSON(dtype.pythonName)
     return JSON.object(fields).serialized(pretty: true)

@@ -9,7 +9,7 @@ struct Distill: ParsableCommand {
       Examples:
         pare distill --teacher BIG --student-shape layers=4,hidden=128 --data text.txt --steps 2000 -o small
         pare distill --teacher BIG --student-shape layers=3 --from-teacher --data text.txt --steps 500 -o cut
-        pare distill --teacher BIG --student QUANTIZED --method soft --soft-weight 1 --data text.txt \\
+        pare distill --teacher BIG --student QUANTIZED --soft-weight 1 --train scales --data text.txt \\
           --steps 300 --learning-rate 1e-4 -o recovered
         pare distill --teacher A --teacher B --weighting entropy --student SMALL --data text.txt --steps 900 -o out
         pare distill --teacher BIG --student SMALL --data text.txt --steps 900 -o out \\
@@ -101,6 +101,7 @@ struct Distill: ParsableCommand {
   @Option(help: "Tokens that a teacher's cache keeps at each position.")
   var cacheTop = 128
 
+  @OptionGroup var selection: TrainedOptions
   @OptionGroup var options: TrainingOptions
 
   func validate() throws {
@@ -152,7 +153,7 @@ struct Distill: ParsableCommand {
         .random(shape: studentShape ?? "")
       }
     var request = try DistillationRequest(
-      training: try options.request(model: student ?? "", tokenizer: nil, defaultLength: 256),
+      training: try options.request(model: student ?? "", tokenizer: nil),
       teachers: teacher, student: source, methodName: method,
       lossesYAML: losses,
       soft: .init(
@@ -162,6 +163,7 @@ struct Distill: ParsableCommand {
         studentShare: lambda, temperature: sampleTemperature, maxNewTokens: maxNewTokens,
         promptTokens: promptTokens, prompts: prompts),
       teacherDecay: teacherDecay)
+    request.training.trained = selection.train.map { Target($0) }
     request.weighting = weighting
     request.cache = teacherCache
     request.cacheTop = cacheTop

@@ -57,6 +57,9 @@ struct Run: ParsableCommand {
   @Option(help: "File that keeps the prompt's keys and values.", completion: .file())
   var promptCache: String?
 
+  @Option(help: "Folder of a PEFT adapter to multiply into the model.", completion: .directory)
+  var adapter: String?
+
   @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var report: ReportOptions
 
@@ -69,6 +72,9 @@ struct Run: ParsableCommand {
       }
       if !report.json { throw ValidationError("--logprobs needs --json.") }
     }
+    if adapter != nil, promptCache != nil || runtime.cache != nil {
+      throw ValidationError("Caches are of a model without adapters; leave them or --adapter out.")
+    }
     if prompt.count > 1, promptCache != nil {
       throw ValidationError("--prompt-cache is for one --prompt.")
     }
@@ -79,7 +85,7 @@ struct Run: ParsableCommand {
 
   func run() throws {
     let start = ContinuousClock.now
-    let model = try runtime.loadForUse(model.model)
+    let model = try runtime.loadForUse(model.model, adapter: adapter)
     let tokenizer = try ModelTokenizer.load(model.checkpoint)
     let texts = try prompt.map { $0 == "-" ? [UInt8](try TextFile.read("-")) : Array($0.utf8) }
     let prompts = try texts.map { try tokenizer.encode($0) }

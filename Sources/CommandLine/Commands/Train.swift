@@ -31,14 +31,13 @@ struct Train: ParsableCommand {
   @Option(help: "Folder with the tokenizer of a new model.", completion: .directory)
   var tokenizer: String?
 
-  @Option(help: "Tensors to train: roles, modules, patterns; may be repeated. Default: all.")
-  var train: [String] = []
+  @OptionGroup var selection: TrainedOptions
 
   @OptionGroup var options: TrainingOptions
 
   func run() throws {
-    var request = try options.request(model: model, tokenizer: tokenizer, defaultLength: 256)
-    request.trained = train.map { Target($0) }
+    var request = try options.request(model: model, tokenizer: tokenizer)
+    request.trained = selection.train.map { Target($0) }
     let run = try TrainingRun(request)
     try TrainingCommand.run(run, options) { onStep in try run.train(onStep: onStep) }
   }

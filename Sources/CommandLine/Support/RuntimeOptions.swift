@@ -2,6 +2,7 @@ public import ArgumentParser
 import Codecs
 public import Models
 public import Tensors
+import Training
 
 /// What every command that computes shares: threads, and how activations and the cache are kept.
 struct RuntimeOptions: ParsableArguments {
@@ -44,15 +45,18 @@ struct RuntimeOptions: ParsableArguments {
   }
 
   /// Loads a model the way it is used: fast unless asked otherwise.
-  func loadForUse(_ path: String) throws -> LanguageModel {
-    try load(path) { $0.isQuantized ? .int8 : .float32 }
+  /// - Parameter adapter: folder of adapters that are multiplied in.
+  func loadForUse(_ path: String, adapter: String? = nil) throws -> LanguageModel {
+    try load(path, adapter: adapter) { $0.isQuantized ? .int8 : .float32 }
   }
 
   private func load(
-    _ path: String, default activationsOf: (LanguageModel) -> LanguageModel.Activations
+    _ path: String, adapter: String? = nil,
+    default activationsOf: (LanguageModel) -> LanguageModel.Activations
   ) throws -> LanguageModel {
     if let threads { Parallel.threads = threads }
-    let stored = try LanguageModel.load(path)
+    var stored = try LanguageModel.load(path)
+    if let adapter { stored = try AdapterFolder.read(adapter, onto: stored).model.merged() }
     let activations = activations ?? activationsOf(stored)
     var model = try stored.withActivations(activations, cachedIn: cache)
     model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)

@@ -3,6 +3,16 @@ import Recipes
 import Tensors
 public import Training
 
+/// Which numbers of a model are trained.
+struct TrainedOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Tensors to train: roles, modules or patterns, may be repeated; or scales: those of a "
+        + "quantized model, with its norms. Default: all that are not quantized.",
+      valueName: "target"))
+  var train: [String] = []
+}
+
 /// What every command that trains shares.
 struct TrainingOptions: ParsableArguments {
   @Option(
@@ -31,6 +41,11 @@ struct TrainingOptions: ParsableArguments {
   @Option(help: "Template for conversations and instructions: a file, chatml or plain.")
   var chatTemplate: String?
 
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Of prompts with responses and conversations only what is answered counts.")
+  var maskPrompt = true
+
   @Option(help: "Optimizer steps.")
   var steps: Int
 
@@ -50,8 +65,10 @@ struct TrainingOptions: ParsableArguments {
         + "whole for prompts with responses and for conversations."))
   var packing: TrainingStream.Mode?
 
-  @Option(help: "Learning rate at its highest.")
-  var learningRate = 3e-4
+  @Option(
+    help: ArgumentHelp(
+      "Learning rate at its highest. Default: 3e-4; finetune 2e-5, with adapters 2e-4."))
+  var learningRate: Double?
 
   @Option(help: "adamw, sgd, lion or muon.")
   var optimizer = "adamw"
@@ -65,8 +82,8 @@ struct TrainingOptions: ParsableArguments {
   @Option(help: "cosine, linear, constant or wsd.")
   var schedule = ScheduleName.cosine
 
-  @Option(help: "Steps over which the learning rate rises.")
-  var warmupSteps = 0
+  @Option(help: "Steps over which the learning rate rises. Default: none; finetune 3 % of all.")
+  var warmupSteps: Int?
 
   @Option(help: "Share of the steps in which wsd decays.")
   var decayShare = 0.2
@@ -118,7 +135,10 @@ struct TrainingOptions: ParsableArguments {
   @Option(name: .shortAndLong, help: "Folder to write.", completion: .directory)
   var output: String
 
-  @Flag(help: "Replace an existing model folder and the checkpoints of an unfinished run.")
+  @Flag(
+    help: ArgumentHelp(
+      "Replace an existing model folder and, without --resume, the checkpoints of an unfinished "
+        + "run."))
   var overwrite = false
 
   @Flag(help: "Print the plan and stop.")
@@ -153,29 +173,37 @@ struct TrainingOptions: ParsableArguments {
       throw ValidationError("--precision is float32 or bfloat16; float16 would overflow.")
     }
     guard clipNorm >= 0 else { throw ValidationError("--clip-norm must not be negative.") }
-    if resume, overwrite {
-      throw ValidationError("--resume goes on with a run that --overwrite would throw away.")
-    }
     do {
-      _ = try OptimizerChoice(named: optimizer, learningRate: learningRate)
+      _ = try OptimizerChoice(named: optimizer, learningRate: learningRate ?? 3e-4)
     } catch {
       throw ValidationError(error.description)
     }
   }
 
-  /// - Parameter defaultLength: tokens per row where none are stated.
-  func settings(defaultLength: Int) throws -> TrainingSettings {
+  /// What a command does where the user says nothing.
+  struct Defaults {
+    /// Tokens per row.
+    var length = 256
+    var learningRate = 3e-4
+    /// Of all steps.
+    var warmupShare = 0.0
+  }
+
+  func settings(_ defaults: Defaults) throws -> TrainingSettings {
     var settings = TrainingSettings(
       steps: steps,
       optimizer: try OptimizerChoice(
-        named: optimizer, learningRate: learningRate, weightDecay: weightDecay))
+        named: optimizer, learningRate: learningRate ?? defaults.learningRate,
+        weightDecay: weightDecay))
     settings.batchSize = batchSize
     settings.microBatchSize = microBatchSize
-    settings.length = length ?? defaultLength
+    settings.length = length ?? defaults.length
     settings.mode = packing ?? .packed
     settings.optimizerOptions.usesEightBitState = optimizerBits == 8
     settings.optimizerOptions.keepsMasterCopies = !noMasterCopies
-    settings.schedule = Schedule(shape, warmupSteps: warmupSteps)
+    settings.schedule = Schedule(
+      shape,
+      warmupSteps: warmupSteps ?? Int((Double(steps) * defaults.warmupShare).rounded(.up)))
     settings.clipNorm = clipNorm == 0 ? nil : clipNorm
     settings.averageDecay = ema
     settings.parameterType = precision.dtype
@@ -195,12 +223,14 @@ struct TrainingOptions: ParsableArguments {
     }
   }
 
-  func request(model: String, tokenizer: String?, defaultLength: Int) throws -> TrainingRequest {
+  func request(model: String, tokenizer: String?, defaults: Defaults = .init()) throws
+    -> TrainingRequest
+  {
     if let threads { Parallel.threads = threads }
     guard !data.isEmpty else { throw ValidationError("Say what to learn from with --data.") }
     var request = TrainingRequest(
       model: model, sources: try data.map { try source($0) },
-      settings: try settings(defaultLength: defaultLength), output: output)
+      settings: try settings(defaults), output: output)
     if packing == nil, request.sources.contains(where: \.hasPrompts) {
       request.settings.mode = .whole
     }
@@ -213,6 +243,7 @@ struct TrainingOptions: ParsableArguments {
       }
     }
     request.chatTemplate = chatTemplate
+    request.masksPrompts = maskPrompt
     request.overwrite = overwrite
     request.resumes = resume
     request.outputType = dtype?.dtype

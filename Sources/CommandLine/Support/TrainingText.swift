@@ -77,7 +77,6 @@ enum TrainingCommand {
     train: (@escaping (TrainingMetrics) -> Bool) throws -> TrainingReport?
   ) throws {
     if options.dryRun {
-      try? FileManager.default.removeItem(atPath: run.request.workFolder)
       return try options.report.json
         ? Console.print(TrainingText.planJSON(run)) : Console.print(TrainingText.plan(run))
     }

@@ -26,10 +26,10 @@ public struct DistillationRun {
       throw DistillationError.badSetting("--teacher", value: "missing", expected: "a model")
     }
     self.request = request
-    try TrainingRun.prepareFolder(request.training)
+    let folder = try WorkFolder(request.training)
     teachers = try request.teachers.map { try LanguageModel.load($0) }
     var training = request.training
-    training.model = try Self.student(request, teacher: teachers.first)
+    training.model = try Self.student(request, teacher: teachers.first, folder)
     let bytes = teachers.reduce(0) { total, teacher in
       total
         + teacher.checkpoint.names.reduce(0) {
@@ -37,7 +37,7 @@ public struct DistillationRun {
         }
     }
     let run = try TrainingRun(
-      training, teacherBytes: request.cache == nil ? bytes : 0, isPrepared: true)
+      training, teacherBytes: request.cache == nil ? bytes : 0, folder: folder)
     self.training = run
     (objective, vocabularies) = try Self.objective(request, run, teachers, onCache: onCache)
   }
@@ -80,21 +80,25 @@ public struct DistillationRun {
 extension DistillationRun {
   /// The student's folder; one that is made lies in the work folder, so that a resumed run starts from
   /// the same numbers.
-  private static func student(_ request: DistillationRequest, teacher: LanguageModel?) throws
-    -> String
-  {
+  private static func student(
+    _ request: DistillationRequest, teacher: LanguageModel?, _ work: WorkFolder
+  ) throws -> String {
     let (shape, layers): (String, String?)
     switch request.student {
     case .model(let path): return path
     case .random(let text): (shape, layers) = (text, nil)
     case .cut(let text, let choice): (shape, layers) = (text, choice)
     }
-    let folder = request.training.workFolder + "/initial"
-    if FileProbe.exists(folder) { return folder }
     guard let teacher else {
       throw DistillationError.badSetting(
         "--student-shape", value: shape, expected: "used with a --teacher that it is a shape of")
     }
+    let identity =
+      "\(shape) \(layers ?? "random") \(request.training.settings.seed) "
+      + "\(try CacheIdentity.hash(teacher)) \(request.training.sources)"
+    let folder = work.initialModel(
+      digest: Array(identity.utf8).withUnsafeBytes { SHA256.digest($0) })
+    if FileProbe.exists(folder) { return folder }
     let directory = try OutputDirectory(folder, overwrite: true)
     do {
       let parsed = try StudentShape(parsing: shape)

@@ -1,5 +1,6 @@
 import Checkpoints
 public import Tensors
+import Text
 public import Training
 
 /// What the user wants of a training.
@@ -13,8 +14,13 @@ public struct TrainingRequest: Sendable {
   public var heldOutSource: DataSource?
   public var heldOut = HeldOut.none
   public var settings: TrainingSettings
-  /// Roles, modules or patterns of the tensors that are trained; empty: all that can be.
+  /// Roles, modules or patterns of the tensors that are trained; empty: all that can be. `scales`
+  /// alone: the scales of a quantized model's matrices, and its norms.
   public var trained: [Target] = []
+  /// Small matrices that are trained in place of the model's own.
+  public var adapters: AdapterRequest?
+  /// Whether of instructions and conversations only the responses count.
+  public var masksPrompts = true
   /// Name of a chat template or a file that holds one; nil for the model's own.
   public var chatTemplate: String?
   public var output: String
@@ -40,5 +46,41 @@ public struct TrainingRequest: Sendable {
     return path + ".training"
   }
 
+  var trainsScales: Bool { trained.map(\.text) == ["scales"] }
   var isFromConfiguration: Bool { model.hasSuffix(".json") }
+}
+
+/// What the user wants of a training that leaves the model itself as it is.
+public struct AdapterRequest: Sendable {
+  public var settings: AdapterSettings
+  /// Roles, modules or patterns of the matrices that get adapters; empty: all inside blocks.
+  public var targets: [Target] = []
+  /// What the matrices inside blocks are held in meanwhile; nil for what they are in.
+  public var base: Base?
+  public var result = Result.merged
+
+  public enum Base: String, Sendable, CaseIterable {
+    /// 4-bit codes with quantized scales (QLoRA).
+    case nf4
+  }
+
+  public enum Result: String, Sendable, CaseIterable {
+    /// A model with the adapters multiplied in.
+    case merged
+    /// The adapters alone, as PEFT reads them.
+    case adapter
+  }
+
+  public init(settings: AdapterSettings) { self.settings = settings }
+
+  /// For the identity of a run and its report.
+  var json: JSON {
+    [
+      "kind": JSON(settings.isWeightDecomposed ? "dora" : "lora"), "rank": JSON(settings.rank),
+      "alpha": JSON(settings.alpha), "dropout": JSON(settings.dropout),
+      "rank_stabilized": JSON(settings.isRankStabilized),
+      "targets": .array(targets.map { JSON($0.text) }),
+      "quantized_base": base.map { JSON($0.rawValue) } ?? .null,
+    ]
+  }
 }

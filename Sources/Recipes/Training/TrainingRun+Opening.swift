@@ -1,58 +1,61 @@
 import Checkpoints
+import Codecs
 import Models
 import Text
 import Tokenizers
 import Training
 
 extension TrainingRun {
-  /// Makes the work folder, or finds that of the run to be resumed.
-  static func prepareFolder(_ request: TrainingRequest) throws {
-    let folder = request.workFolder
-    let hasRun = try !TrainingCheckpoint.all(in: folder).isEmpty
-    if request.resumes {
-      guard hasRun else { throw TrainingError.noCheckpoint(folder: folder) }
-      return
-    }
-    guard request.overwrite || !FileProbe.exists(request.output) else {
-      throw CheckpointError.outputExists(path: request.output)
-    }
-    if hasRun, !request.overwrite { throw TrainingError.runExists(folder: folder) }
-    FileProbe.remove(folder)
-    try FileProbe.makeFolder(folder)
+  /// Whether the output can be written, known before the work rather than after it.
+  static func checkOutput(_ request: TrainingRequest, _ start: Checkpoint) throws {
+    try OutputDirectory(
+      request.output, overwrite: request.overwrite, inputs: inputPaths(request, start)
+    ).discard()
   }
 
-  /// The model, or a new one of random numbers, kept in the work folder so that a resumed run starts
-  /// from the same files.
-  static func startingModel(_ request: TrainingRequest) throws -> LanguageModel {
+  /// What the output must not take the place of.
+  static func inputPaths(_ request: TrainingRequest, _ start: Checkpoint) -> [String] {
+    start.inputPaths + (request.sources + [request.heldOutSource].compactMap { $0 }).map(\.path)
+      + (request.isFromConfiguration ? [request.model] : [])
+  }
+
+  /// The model, or a new one of random numbers.
+  static func startingModel(_ request: TrainingRequest, _ folder: WorkFolder) throws
+    -> LanguageModel
+  {
     guard request.isFromConfiguration else { return try LanguageModel.load(request.model) }
-    let folder = request.workFolder + "/initial"
-    if !FileProbe.exists(folder) {
-      guard let tokenizer = request.tokenizer else {
-        throw TrainingError.badSetting(
-          "--tokenizer", value: "missing",
-          expected: "a folder with tokenizer.json, as a config alone "
-            + "has none")
-      }
-      let config = try JSON.parse(try FileProbe.read(request.model), name: request.model)
-      let initialization = try ModelInitialization(config: config, path: request.model)
-      let directory = try OutputDirectory(folder, overwrite: true)
+    guard let tokenizer = request.tokenizer else {
+      throw TrainingError.badSetting(
+        "--tokenizer", value: "missing",
+        expected: "a folder with tokenizer.json, as a config alone has none")
+    }
+    let names = try FileProbe.names(in: tokenizer)
+    guard names.contains("tokenizer.json") else {
+      throw TrainingError.badSetting(
+        "--tokenizer", value: tokenizer, expected: "a folder with tokenizer.json")
+    }
+    let config = try FileProbe.read(request.model)
+    let files = try names.filter(SideFiles.isTokenizer).map {
+      (name: $0, bytes: try FileProbe.read("\(tokenizer)/\($0)"))
+    }
+    let identity = [Array("\(request.settings.seed)".utf8), config] + files.map(\.bytes)
+    let digests = identity.map { $0.withUnsafeBytes { SHA256.digest($0) } }.joined()
+    let path = folder.initialModel(
+      digest: Array(digests.utf8).withUnsafeBytes { SHA256.digest($0) })
+    if !FileProbe.exists(path) {
+      let initialization = try ModelInitialization(
+        config: try JSON.parse(config, name: request.model), path: request.model)
+      let directory = try OutputDirectory(path, overwrite: true)
       do {
         try initialization.write(to: directory, seed: request.settings.seed)
-        let names = try FileProbe.names(in: tokenizer)
-        guard names.contains("tokenizer.json") else {
-          throw TrainingError.badSetting(
-            "--tokenizer", value: tokenizer, expected: "a folder with tokenizer.json")
-        }
-        for name in names where SideFiles.isTokenizer(name) {
-          try directory.write(name, try FileProbe.read("\(tokenizer)/\(name)"))
-        }
+        for (name, bytes) in files { try directory.write(name, bytes) }
         try directory.finish()
       } catch {
         directory.discard()
         throw error
       }
     }
-    return try LanguageModel.load(folder)
+    return try LanguageModel.load(path)
   }
 
   static func tokenizer(_ checkpoint: Checkpoint) throws -> Tokenizer {
@@ -77,17 +80,48 @@ extension TrainingRun {
     return try ChatTemplate(FileProbe.read(name))
   }
 
+  /// What decides a run's numbers besides its settings, data and starting model.
+  static func identity(_ request: TrainingRequest) throws -> [(String, JSON)] {
+    var template = request.chatTemplate
+    if let name = template, try ChatTemplate.builtIn(name) == nil {
+      template = try FileProbe.read(name).withUnsafeBytes { SHA256.digest($0) }
+    }
+    return [
+      ("train", .array(request.trained.map { JSON($0.text) })),
+      ("adapters", request.adapters?.json ?? .null),
+      ("validation", JSON(request.heldOutSource?.path ?? "\(request.heldOut)")),
+      ("chat_template", template.map { JSON($0) } ?? .null),
+      ("mask_prompt", JSON(request.masksPrompts)),
+    ]
+  }
+
+  /// The model with adapters, its base in codes if so wanted.
+  static func adapted(
+    _ start: LanguageModel, _ adapters: AdapterRequest, _ request: TrainingRequest
+  ) throws -> AdaptedModel {
+    let isTarget = try selection(
+      adapters.targets, start.configuration, option: "--target", path: request.model)
+    let matrices = start.configuration.tensors.filter { $0.isMatrix && isTarget($0) }
+    return try start.withAdapters(
+      adapters.settings,
+      targets: adapters.targets.isEmpty
+        ? AdapterSettings.allBlockMatrices : Set(matrices.map(\.role)),
+      seed: request.settings.seed, quantizingBase: adapters.base == .nf4 ? .qlora : nil,
+      where: isTarget)
+  }
+
   /// Which tensors a list of targets means.
-  /// - Throws: `RecipeError` for a target that matches nothing.
+  /// - Throws: `TrainingError.badSetting` for a target that matches nothing.
   static func selection(
-    _ targets: [Target], _ configuration: ModelConfiguration, path: String
+    _ targets: [Target], _ configuration: ModelConfiguration, option: String = "--train",
+    path: String
   ) throws -> (ModelTensor) -> Bool {
     guard !targets.isEmpty else { return { _ in true } }
     let matchers = try targets.map { try $0.matcher() }
     for (target, matcher) in zip(targets, matchers)
     where !configuration.tensors.contains(where: { matcher.matches($0, module: $0.module) }) {
       throw TrainingError.badSetting(
-        "--train", value: target.text, expected: "a role, module or pattern that \(path) has")
+        option, value: target.text, expected: "a role, module or pattern that \(path) has")
     }
     return { tensor in matchers.contains { $0.matches(tensor, module: tensor.module) } }
   }

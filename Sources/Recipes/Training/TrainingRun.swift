@@ -19,6 +19,8 @@ public struct TrainingRun {
   public let memory: MemoryEstimate
   package let encoder: ExampleEncoder
   private let heldOutData: (TrainingData, TrainingData.Use)?
+  private let folder: WorkFolder
+  private let adapted: AdaptedModel?
 
   public var parameterCount: Int { parameters.reduce(0) { $0 + $1.count } }
 
@@ -27,14 +29,14 @@ public struct TrainingRun {
   /// - Parameter teacherBytes: of other models that will be in memory.
   /// - Throws: whatever is wrong with model, data or settings.
   public init(_ request: TrainingRequest, teacherBytes: Int = 0) throws {
-    try self.init(request, teacherBytes: teacherBytes, isPrepared: false)
+    try self.init(request, teacherBytes: teacherBytes, folder: WorkFolder(request))
   }
 
-  /// - Parameter isPrepared: whether the work folder is there and holds what the run needs.
-  init(_ request: TrainingRequest, teacherBytes: Int, isPrepared: Bool) throws {
+  init(_ request: TrainingRequest, teacherBytes: Int, folder: WorkFolder) throws {
     self.request = request
-    if !isPrepared { try Self.prepareFolder(request) }
-    start = try Self.startingModel(request)
+    self.folder = folder
+    start = try Self.startingModel(request, folder)
+    try Self.checkOutput(request, start.checkpoint)
     try request.settings.validate(contextLength: start.configuration.contextLength)
     let tokenizer = try Self.tokenizer(start.checkpoint)
     guard tokenizer.vocabularySize <= start.configuration.vocabularySize else {
@@ -43,9 +45,11 @@ public struct TrainingRun {
         expected: "at least the tokenizer's \(tokenizer.vocabularySize)")
     }
     let checkpoint = start.checkpoint
-    encoder = try ExampleEncoder(
+    var encoder = try ExampleEncoder(
       tokenizer: tokenizer, template: try Self.template(request, checkpoint),
       beginToken: start.configuration.beginToken, endTokens: start.endTokens)
+    encoder.masksPrompts = request.masksPrompts
+    self.encoder = encoder
     data = try TrainingData(
       request.sources, heldOut: request.heldOutSource == nil ? request.heldOut : .none,
       seed: request.settings.seed, partBytes: max(1 << 16, 16 * request.settings.length))
@@ -55,8 +59,17 @@ public struct TrainingRun {
       heldOutData = request.heldOut == .none ? nil : (data, .heldOut)
     }
     dataSummary = try data.summary(encoder)
-    let isTrained = try Self.selection(request.trained, start.configuration, path: request.model)
-    (student, parameters) = start.withParameters(request.settings.parameterType, where: isTrained)
+    adapted = try request.adapters.map { [start] in try Self.adapted(start, $0, request) }
+    if let adapted {
+      (student, parameters) = (adapted.model, adapted.parameters)
+    } else if request.trainsScales {
+      (student, parameters) = try start.withTrainedScales()
+    } else {
+      let isTrained = try Self.selection(
+        request.trained, start.configuration, path: request.model)
+      (student, parameters) = start.withParameters(
+        request.settings.parameterType, where: isTrained)
+    }
     guard !parameters.isEmpty else {
       throw TrainingError.badSetting(
         "--train", value: "\(request.trained.map(\.text))",
@@ -87,6 +100,11 @@ public struct TrainingRun {
     onStep: (TrainingMetrics) throws -> Bool = { _ in true }
   ) throws -> TrainingReport? {
     let settings = request.settings
+    var objective = objective
+    if let dropout = adapted?.dropout {
+      objective = AdapterObjective(objective, dropout: dropout)
+    }
+    folder.begin(keeping: start.checkpoint.folder)
     let trainer = try Trainer(
       model: student, parameters: parameters + objective.parameters, objective: objective,
       stream: try stream(), heldOut: try heldOutStream(), settings: settings,
@@ -95,9 +113,15 @@ public struct TrainingRun {
         [
           ("data", JSON(try data.contentHash())),
           ("model", .array(try start.checkpoint.fileHashes().map { JSON($0.sha256) })),
-        ] + identity))
-    if request.resumes { try trainer.resume() }
-    let logs = try Logs(folder: request.workFolder, after: request.resumes ? trainer.step : nil)
+        ] + Self.identity(request) + identity))
+    if request.trainsScales { trainer.save = { try $0.settled.write(to: $1) } }
+    if let adapted {
+      trainer.save = { [request] in
+        try AdapterFolder.write($0, adapted.settings, into: $1, base: request.model)
+      }
+    }
+    if folder.resumes { try trainer.resume() }
+    let logs = try Logs(folder: request.workFolder, after: folder.resumes ? trainer.step : nil)
     let clock = ContinuousClock()
     let began = clock.now
     let firstStep = trainer.step
@@ -117,6 +141,7 @@ public struct TrainingRun {
       parameters: parameterCount, data: dataSummary, steps: trainer.step, tokens: trainer.tokens,
       metrics: try logs.all(), inputs: try start.checkpoint.fileHashes(),
       dataHash: try data.contentHash())
+    if let adapters = request.adapters { report.details.append(("adapters", adapters.json)) }
     try write(trainer, &report)
     report.output = request.output
     report.seconds = (clock.now - began).inSeconds
@@ -158,27 +183,42 @@ public struct TrainingRun {
 
   private func write(_ trainer: Trainer, _ report: inout TrainingReport) throws {
     let directory = try OutputDirectory(
-      request.output, overwrite: request.overwrite, inputs: start.checkpoint.inputPaths)
+      request.output, overwrite: request.overwrite,
+      inputs: Self.inputPaths(request, start.checkpoint))
     do {
-      let type = request.outputType ?? storedType
-      let digests =
-        try trainer.average.map { average in
-          try average.withAverages { try trainer.measured.write(to: directory, dtype: type) }
-        } ?? trainer.measured.write(to: directory, dtype: type)
+      if let average = trainer.average {
+        try average.withAverages { try write(trainer.measured, to: directory) }
+      } else {
+        try write(trainer.measured, to: directory)
+      }
       try directory.write("loss.svg", Array(report.curve.svg().utf8))
       try directory.write("metrics.jsonl", report.metricsLines)
       try directory.write("pare.json", report.json(withTimings: false).serialized(pretty: true))
-      let written = try LanguageModel.load(directory.path).checkpoint
-      let names = digests.keys.sorted()
-      for (name, digest) in zip(names, try written.digests(of: names))
-      where digest != digests[name] {
-        throw RecipeError.verificationFailed(tensor: name)
-      }
       try directory.finish()
       report.notes = directory.notes
     } catch {
       directory.discard()
       throw error
+    }
+  }
+
+  /// Writes the result and reads it again.
+  private func write(_ trained: LanguageModel, to directory: OutputDirectory) throws {
+    if let adapted, request.adapters?.result == .adapter {
+      try AdapterFolder.write(trained, adapted.settings, into: directory, base: request.model)
+      _ = try AdapterFolder.read(directory.path, onto: start)
+      return
+    }
+    let type = request.outputType ?? storedType
+    let model =
+      request.trainsScales
+      ? trained.settled : adapted == nil ? trained : trained.merged(as: type)
+    let digests = try model.write(to: directory, dtype: type)
+    let written = try LanguageModel.load(directory.path).checkpoint
+    let names = digests.keys.sorted()
+    for (name, digest) in zip(names, try written.digests(of: names))
+    where digest != digests[name] {
+      throw RecipeError.verificationFailed(tensor: name)
     }
   }
 

@@ -19,6 +19,7 @@ extension LanguageModel {
   ///
   /// - Parameters:
   ///   - targets: roles of the matrices that get adapters.
+  ///   - isTarget: which of those.
   ///   - seed: of `A` and of dropout.
   ///   - codec: if given, the matrices inside blocks that are not stored in codes already are encoded
   ///     first (QLoRA), which does change what the model computes.
@@ -26,13 +27,14 @@ extension LanguageModel {
   ///   encoded.
   public func withAdapters(
     _ settings: AdapterSettings, targets: Set<Role> = AdapterSettings.allBlockMatrices,
-    seed: UInt64, quantizingBase codec: NF4? = nil
+    seed: UInt64, quantizingBase codec: NF4? = nil,
+    where isTarget: (ModelTensor) -> Bool = { _ in true }
   ) throws(TrainingError) -> AdaptedModel {
     try settings.check()
     try check(targets)
     var random = Xoshiro256(seed: seed)
     return try withAdapters(settings, seed: seed, quantizingBase: codec) { declaration, weight in
-      guard targets.contains(declaration.role) else { return nil }
+      guard targets.contains(declaration.role), isTarget(declaration) else { return nil }
       let bound = 1 / Double(max(weight.inputs, 1)).squareRoot()
       let down = Tensor(shape: [settings.rank, weight.inputs]) { target in
         for i in target.indices { target[i] = Float((2 * random.uniform() - 1) * bound) }

@@ -4,7 +4,8 @@ public import Tokenizers
 /// Turns documents into examples with one model's tokenizer.
 ///
 /// A document starts with what the tokenizer's post-processor puts there, commonly BOS, and ends with
-/// the end token, once. Of instructions and conversations only what the assistant says counts.
+/// the end token, once. Of instructions and conversations only what the assistant says counts, unless
+/// told otherwise.
 public struct ExampleEncoder: Sendable {
   public let tokenizer: Tokenizer
   /// Writes conversations, and instructions as conversations of two messages. Without one,
@@ -13,6 +14,9 @@ public struct ExampleEncoder: Sendable {
   /// The day that templates which name one name: fixed, so that a run resumed tomorrow reads the same
   /// tokens. Seconds since 1970.
   public var templateTime = 1_735_732_800  // 1 January 2025, noon UTC
+  /// Whether of instructions and conversations only what the assistant says counts; otherwise every
+  /// token does.
+  public var masksPrompts = true
   /// What stands before and after a document's own tokens.
   private let before: [Int]
   private let after: [Int]
@@ -78,7 +82,8 @@ public struct ExampleEncoder: Sendable {
     var tokens = before + whole
     end(&tokens)
     return TrainingExample(
-      tokens: tokens, counts: tokens.indices.map { $0 >= before.count + promptCount })
+      tokens: tokens,
+      counts: tokens.indices.map { $0 >= before.count + (masksPrompts ? promptCount : 0) })
   }
 }
 
@@ -97,7 +102,7 @@ extension ExampleEncoder {
     }
     let text = try written(messages, asks: false)
     var tokens = try tokenizer.encode(text, addSpecialTokens: false)
-    var counts = [Bool](repeating: false, count: tokens.count)
+    var counts = [Bool](repeating: !masksPrompts, count: tokens.count)
     for (index, message) in messages.enumerated() where message["role"]?.string == "assistant" {
       // Few templates can write a conversation of no messages.
       let asked = index == 0 ? [] : try written(messages[..<index], asks: true)

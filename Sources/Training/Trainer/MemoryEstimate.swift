@@ -22,11 +22,7 @@ public struct MemoryEstimate: Sendable, Equatable {
     model: LanguageModel, parameters: [Parameter], settings: TrainingSettings, teacherBytes: Int = 0
   ) {
     let trained = parameters.reduce(0) { $0 + $1.count }
-    let names = Set(parameters.map(\.name))
-    weightBytes =
-      parameters.reduce(0) { $0 + $1.tensor.byteCount }
-      + model.configuration.tensors.filter { !names.contains($0.name) }
-      .reduce(0) { $0 + (model.checkpoint.info($1.name)?.byteCount ?? 0) } + teacherBytes
+    weightBytes = Self.storedBytes(model) + teacherBytes
     gradientBytes = 4 * trained
     optimizerBytes =
       settings.optimizer.stateBytes(for: parameters, options: settings.optimizerOptions)
@@ -36,6 +32,21 @@ public struct MemoryEstimate: Sendable, Equatable {
       settings.rowsAtOnce * settings.length
       * Self.activationFloats(model.configuration, recomputes: settings.recomputes) * 4
       + 3 * model.headRows * model.configuration.vocabularySize * 4
+  }
+
+  /// Bytes of all tensors in the forms they have now, codes and adapters included.
+  private static func storedBytes(_ model: LanguageModel) -> Int {
+    var bytes = 0
+    _ = model.mapped(
+      matrix: { _, weight in
+        bytes += weight.storedBytes
+        return weight
+      },
+      vector: { _, tensor in
+        bytes += tensor.byteCount
+        return tensor
+      })
+    return bytes
   }
 
   /// float32 numbers kept for each token.

@@ -88,6 +88,7 @@ package final class Trainer {
       let isLast = step == settings.steps
       if isLast || settings.evaluateEvery.map({ step % $0 == 0 }) ?? false {
         report.heldOutLoss = try heldOutLoss()
+        guard report.heldOutLoss?.isFinite ?? true else { throw try divergence([], step: step) }
       }
       let goesOn = try onStep(report)
       if isLast || !goesOn || step % settings.checkpointEvery == 0 { try checkpoint() }
@@ -118,7 +119,9 @@ package final class Trainer {
           recomputes: settings.recomputes))
       values.merge(part, uniquingKeysWith: +)
     }
-    guard values.values.allSatisfy(\.isFinite) else { throw try divergence(batches) }
+    guard values.values.allSatisfy(\.isFinite) else {
+      throw try divergence(batches, step: step + 1)
+    }
     let norm = try gradientNorm()
     let factor = settings.schedule.factor(step: step, total: settings.steps)
     optimizer.step(
@@ -162,25 +165,24 @@ package final class Trainer {
   }
 
   /// The first place where numbers are not finite, found by running the step's batches again.
-  private func divergence(_ batches: [TrainingBatch]) throws -> TrainingError {
+  private func divergence(_ batches: [TrainingBatch], step: Int) throws -> TrainingError {
+    func error(_ place: String) -> TrainingError {
+      .diverged(step: step, place: place, checkpoint: lastCheckpoint?.path)
+    }
+    if let broken = brokenParameter { return error(broken.name) }
     for batch in batches {
       var first: Int?
       var observer = PassObserver()
       observer.onBlock = { if first == nil, !$1.isFinite { first = $0 } }
       let hidden = try measured.hidden(
         tokens: batch.inputs, segments: batch.segments, observer: observer)
-      if let first {
-        return .diverged(
-          step: step + 1, place: model.blocks[first].configuration.name,
-          checkpoint: lastCheckpoint?.path)
-      }
-      if !hidden.isFinite {
-        return .diverged(
-          step: step + 1, place: "the final norm", checkpoint: lastCheckpoint?.path)
-      }
+      if let first { return error(model.blocks[first].configuration.name) }
+      if !hidden.isFinite { return error("the final norm") }
     }
-    return .diverged(step: step + 1, place: "the loss", checkpoint: lastCheckpoint?.path)
+    return error("the loss")
   }
+
+  private var brokenParameter: Parameter? { parameters.first { !$0.tensor.isFinite } }
 }
 
 // MARK: - Checkpoints
@@ -189,7 +191,13 @@ extension Trainer {
   private static let parameterPrefix = "parameter."
 
   /// Writes a checkpoint of this moment and removes those that are older than the settings keep.
+  /// - Throws: `TrainingError.diverged` rather than to replace good numbers by others.
   package func checkpoint() throws {
+    // The gradient that made them may have been finite still.
+    if let broken = brokenParameter {
+      throw TrainingError.diverged(
+        step: step, place: broken.name, checkpoint: lastCheckpoint?.path)
+    }
     guard let folder else { return }
     let position: JSON = [
       "step": JSON(step), "tokens": JSON(tokens), "data": stream.position.json,
@@ -255,6 +263,9 @@ extension JSONObject {
 extension Tensor {
   /// Whether no number is NaN or infinite.
   fileprivate var isFinite: Bool {
-    UnsafeBufferPointer(start: floats, count: count).allSatisfy(\.isFinite)
+    switch dtype {
+    case .float32: UnsafeBufferPointer(start: floats, count: count).allSatisfy(\.isFinite)
+    default: detached.widened().isFinite
+    }
   }
 }

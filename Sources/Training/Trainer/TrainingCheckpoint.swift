@@ -11,7 +11,7 @@ package struct TrainingCheckpoint: Sendable {
   package let step: Int
   package let path: String
 
-  private static let prefix = "checkpoint-"
+  package static let prefix = "checkpoint-"
   /// Not a name that readers of models look for.
   private static let stateFile = "training_state.safetensors"
   private static let positionFile = "training_state.json"
