@@ -13,6 +13,7 @@ the scales of a 3-bit rounding, each with how much of the lost likelihood is won
 import argparse
 import concurrent.futures
 import json
+import math
 import pathlib
 import statistics
 import subprocess
@@ -43,7 +44,7 @@ class Bench:
     def common(self, seed, steps):
         o = self.o
         return ["--data", o.train, "--steps", steps, "--batch-size", o.batch, "--length", o.length, "--seed", seed,
-                "--learning-rate", o.rate, "--warmup-steps", 10, "--max-new-tokens", o.new_tokens,
+                "--optimizer", o.optimizer, "--learning-rate", o.rate, "--warmup-steps", 10, "--max-new-tokens", o.new_tokens,
                 "--prompt-tokens", o.prompt_tokens]
 
     def distill(self, out, seed, steps, student, *method):
@@ -57,7 +58,7 @@ class Bench:
         generation = json.loads(run([o.pare, "eval", "generation", model, "--prompts", self.prompts,
                                      "--prompt-tokens", o.prompt_tokens, "--max-tokens", o.rouge_tokens, "--limit",
                                      o.rouge_texts, "--batch-size", 32, "--json", "--threads", 1]))
-        return {"perplexity": divergence["perplexity"], "nll": divergence["nll"], "kl": divergence["kl_mean"],
+        return {"perplexity": math.exp(divergence["nll"]), "nll": divergence["nll"], "kl": divergence["kl_mean"],
                 "delta_nll": divergence["delta_nll"], "delta_nll_standard_error":
                 divergence["delta_nll_standard_error"], "rouge_l": generation["rouge_l_f1"]}
 
@@ -95,7 +96,7 @@ class Bench:
         o, results = self.o, []
         steps = o.recovery_steps
         cut = ["--student-shape", o.cut, "--from-teacher", "--layers", o.cut_layers]
-        self.distill(self.folder / "cut", 0, 1, cut, "--method", "labels", "--learning-rate", 1e-9)
+        self.distill(self.folder / "cut", 0, 1, cut, "--method", "labels", "--learning-rate", 1e-9, "--optimizer", "adamw")
         cases = [("cut", "cut, then labels only", self.folder / "cut", ["--method", "labels"], 1e-3),
                  ("cut", "cut, then soft targets", self.folder / "cut", ["--method", "soft"], 1e-3)]
         run([o.pare, "quantize", o.teacher, "--bits", 3, "--group-size", o.group, "-o", self.folder / "q3"])
@@ -105,7 +106,7 @@ class Bench:
         for base, title, student, method, rate in cases:
             out = self.folder / f"recovered-{len(results)}"
             seconds = self.pare("distill", "--teacher", o.teacher, "--student", student, *method, "--data", o.train,
-                                "--steps", steps, "--batch-size", o.batch, "--length", o.length, "--learning-rate",
+                                "--steps", steps, "--batch-size", 8, "--length", o.length, "--learning-rate",
                                 rate, "--warmup-steps", 10, "-o", out)["seconds"]
             after = self.measure(out)
             results.append({
@@ -124,10 +125,11 @@ def main():
     parser.add_argument("--second-teacher")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--optimizer", default="muon")
+    parser.add_argument("--rate", type=float, default=2e-2)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--valid-bytes", type=int, default=24_000)

@@ -21,6 +21,8 @@ sys.path = [path for path in sys.path if pathlib.Path(path).resolve() != pathlib
 SHAPES = {
     "15m": dict(vocab_size=32000, hidden_size=288, intermediate_size=768, num_hidden_layers=6,
                 num_attention_heads=6, num_key_value_heads=6),
+    "teacher": dict(vocab_size=32000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8,
+                    num_attention_heads=8, num_key_value_heads=8),
     "1m": dict(vocab_size=512, hidden_size=128, intermediate_size=352, num_hidden_layers=5,
                num_attention_heads=4, num_key_value_heads=4),
 }
@@ -29,11 +31,15 @@ TORCH = r"""
 import json, resource, sys, time
 import torch, torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
-shape, batch, length, steps, threads, compiled = json.loads(sys.argv[1])
+shape, batch, length, steps, threads, compiled, teacher_shape = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
 model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=length, tie_word_embeddings=True, **shape))
 run = torch.compile(model) if compiled else model
+teacher = None
+if teacher_shape:
+    teacher = LlamaForCausalLM(
+        LlamaConfig(max_position_embeddings=length, tie_word_embeddings=True, **teacher_shape)).eval()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 ids = torch.randint(0, shape["vocab_size"], (batch, length + 1))
 times = []
@@ -41,6 +47,11 @@ for step in range(steps + 2):
     start = time.perf_counter()
     logits = run(ids[:, :-1]).logits
     loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    if teacher:
+        with torch.no_grad():
+            target = F.log_softmax(teacher(ids[:, :-1]).logits.flatten(0, 1) / 2, -1)
+        soft = F.kl_div(F.log_softmax(logits.flatten(0, 1) / 2, -1), target, log_target=True, reduction="batchmean")
+        loss = 0.5 * loss + 0.5 * 4 * soft
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -52,15 +63,22 @@ print(json.dumps({"tokens_per_second": batch * length / times[len(times) // 2],
 """
 
 
-def torch_run(shape, options, compiled):
-    argument = json.dumps([shape, options.batch, options.length, options.steps, options.threads, compiled])
+def torch_run(shape, options, compiled, teacher=None):
+    argument = json.dumps(
+        [shape, options.batch, options.length, options.steps, options.threads, compiled, teacher])
     out = subprocess.run([sys.executable, "-c", TORCH, argument], check=True, capture_output=True, text=True)
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def pare_run(folder, options):
+def pare_run(folder, options, teacher=None):
+    """A training, or with a teacher's folder a distillation of soft targets at temperature 2."""
+    model = [folder / "config.json", "--tokenizer", folder]
+    command = ["train", *model] if not teacher else [
+        "distill", "--teacher", teacher, "--student", folder / "student", "--method", "soft", "--temperature", "2"]
+    if teacher and not (folder / "student").exists():
+        new_model(options, folder, folder / "student")
     out = subprocess.run(
-        [options.pare, "train", folder / "config.json", "--tokenizer", folder, "--data", folder / "text.txt",
+        [options.pare, *command, "--data", folder / "text.txt",
          "--packing", "windows", "--steps", str(options.steps + 2), "--batch-size", str(options.batch),
          "--length", str(options.length), "--schedule", "constant", "--learning-rate", "1e-4",
          "--threads", str(options.threads), "--overwrite", "--json", "-o", folder / "out", "--keep-checkpoints"],
@@ -71,6 +89,14 @@ def pare_run(folder, options):
         options.batch * options.length / (line["tokens"] / (step + 1) / line["tokens_per_second"])
         for step, line in enumerate(lines) if step >= 2)
     return report
+
+
+def new_model(options, folder, output):
+    """Random numbers of a config's shape: one step at no learning rate."""
+    subprocess.run(
+        [options.pare, "train", folder / "config.json", "--tokenizer", folder, "--data", folder / "text.txt",
+         "--steps", "1", "--batch-size", "1", "--length", "16", "--learning-rate", "1e-12", "--optimizer", "sgd",
+         "-o", output], check=True, capture_output=True)
 
 
 def folder_for(name, shape, length, root):
@@ -102,29 +128,40 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--distill", action="store_true", help="also the 15M model under a teacher of 512 x 8")
     parser.add_argument("--json", help="also write the results here")
     options = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as root:
-        for name in options.models:
-            folder = folder_for(name, SHAPES[name], options.length, root)
-            for compiled in [False] + ([True] if options.compile else []):
-                pairs = []
-                for _ in range(options.rounds):
-                    pairs.append((pare_run(folder, options), torch_run(SHAPES[name], options, compiled)))
-                ratios = sorted(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs)
-                results.append({
-                    "model": name, "peer": "torch.compile" if compiled else "eager",
-                    "ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1],
-                    "tokens_per_second": statistics.median(a["tokens_per_second"] for a, _ in pairs),
-                    "peer_tokens_per_second": statistics.median(b["tokens_per_second"] for _, b in pairs),
-                    "peak_resident_bytes": max(a["peak_resident_bytes"] for a, _ in pairs),
-                    "peer_peak_resident_bytes": min(b["peak_resident_bytes"] for _, b in pairs)})
-                r = results[-1]
-                print(f"{r['model']:>4} beside {r['peer']:<13} {r['ratio']:.2f} ({r['least']:.2f} to "
-                      f"{r['most']:.2f})  {r['tokens_per_second']:.0f} to {r['peer_tokens_per_second']:.0f} "
-                      f"tokens/s  {r['peak_resident_bytes'] / 1e6:.0f} to "
-                      f"{r['peer_peak_resident_bytes'] / 1e6:.0f} MB", flush=True)
+        cases = [(name, compiled, None) for name in options.models
+                 for compiled in [False] + ([True] if options.compile else [])]
+        folders = {name: folder_for(name, SHAPES[name], options.length, root) for name in options.models}
+        if options.distill:
+            source = folder_for("teacher", SHAPES["teacher"], options.length, root)
+            new_model(options, source, source / "model")
+            folders.setdefault("15m", None)
+            folders["15m"] = folders["15m"] or folder_for("15m", SHAPES["15m"], options.length, root)
+            cases.append(("15m", False, source / "model"))
+        for name, compiled, teacher in cases:
+            folder = folders[name]
+            pairs = []
+            for _ in range(options.rounds):
+                pairs.append((
+                    pare_run(folder, options, teacher),
+                    torch_run(SHAPES[name], options, compiled, SHAPES["teacher"] if teacher else None)))
+            ratios = sorted(a["tokens_per_second"] / b["tokens_per_second"] for a, b in pairs)
+            results.append({
+                "model": name + (" distilled" if teacher else ""), "peer": "torch.compile" if compiled else "eager",
+                "ratio": statistics.median(ratios), "least": ratios[0], "most": ratios[-1],
+                "tokens_per_second": statistics.median(a["tokens_per_second"] for a, _ in pairs),
+                "peer_tokens_per_second": statistics.median(b["tokens_per_second"] for _, b in pairs),
+                "peak_resident_bytes": max(a["peak_resident_bytes"] for a, _ in pairs),
+                "peer_peak_resident_bytes": min(b["peak_resident_bytes"] for _, b in pairs)})
+            r = results[-1]
+            print(f"{r['model']:>13} beside {r['peer']:<13} {r['ratio']:.2f} ({r['least']:.2f} to "
+                  f"{r['most']:.2f})  {r['tokens_per_second']:.0f} to {r['peer_tokens_per_second']:.0f} "
+                  f"tokens/s  {r['peak_resident_bytes'] / 1e6:.0f} to "
+                  f"{r['peer_peak_resident_bytes'] / 1e6:.0f} MB", flush=True)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(results, indent=2))
 

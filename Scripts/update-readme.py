@@ -2,10 +2,10 @@
 """Writes measured tables between the markers of README.md.
 
     python3 Scripts/update-readme.py --pare .build/release/pare [--bench FILE.json]
-        [--runtime FILE.json]
+        [--runtime FILE.json] [--training FILE.json] [--distillation FILE.json …]
 
 The demo's table and that of the activations are measured now; the benchmarks' come from the files that
-Benchmarks/spine.py and Benchmarks/runtime.py wrote.
+Benchmarks/spine.py, runtime.py, training.py and distillation.py wrote.
 """
 import argparse
 import json
@@ -73,6 +73,33 @@ def runtime(path: str) -> str:
          for row in rows])
 
 
+def training(path: str) -> str:
+    return table(
+        ["model", "beside", "times as fast", "tokens/s", "peer's tokens/s", "peak memory", "peer's"],
+        [[r["model"], r["peer"], f"{r['ratio']:.2f} ({r['least']:.2f}–{r['most']:.2f})",
+          f"{r['tokens_per_second']:.0f}", f"{r['peer_tokens_per_second']:.0f}",
+          f"{r['peak_resident_bytes'] / 1e6:.0f} MB", f"{r['peer_peak_resident_bytes'] / 1e6:.0f} MB"]
+         for r in json.loads(pathlib.Path(path).read_text())])
+
+
+def distillation(paths: list[str]) -> str:
+    parts = []
+    for path in paths:
+        report = json.loads(pathlib.Path(path).read_text())
+        parts.append(f"Teacher {report['teacher']}, student {report['shape']}, {report['tokens']} tokens:\n")
+        parts.append(table(
+            ["method", "perplexity", "KL to teacher", "ROUGE-L", "seconds"],
+            [[r["method"], f"{r['perplexity']:.3f} ± {r['perplexity_deviation']:.3f}",
+              f"{r['kl']:.4f} ± {r['kl_deviation']:.4f}", f"{r['rouge_l']:.3f} ± {r['rouge_l_deviation']:.3f}",
+              f"{r['seconds']:.0f}"] for r in report["table"]]) + "\n")
+        if report["recovery"]:
+            parts.append(table(
+                ["what lost", "nats lost per token", "left after", "won back", "seconds"],
+                [[r["case"], f"{r['lost']:.4f}", f"{r['left']:.4f} ± {r['left_standard_error']:.4f}",
+                  f"{r['won_back'] * 100:.0f} %", f"{r['seconds']:.0f}"] for r in report["recovery"]]) + "\n")
+    return "\n".join(parts).rstrip()
+
+
 def bench(path: str) -> str:
     report = json.loads(pathlib.Path(path).read_text())
     return table(["measured", "value"], [[r["what"], r["value"]] for r in report["rows"]])
@@ -88,6 +115,8 @@ def main() -> None:
     parser.add_argument("--pare", required=True)
     parser.add_argument("--bench")
     parser.add_argument("--runtime")
+    parser.add_argument("--training")
+    parser.add_argument("--distillation", nargs="+")
     options = parser.parse_args()
     readme = ROOT / "README.md"
     text = replace(readme.read_text(), "demo", demo(options.pare))
@@ -96,6 +125,10 @@ def main() -> None:
         text = replace(text, "runtime", runtime(options.runtime))
     if options.bench:
         text = replace(text, "bench", bench(options.bench))
+    if options.training:
+        text = replace(text, "training", training(options.training))
+    if options.distillation:
+        text = replace(text, "distillation", distillation(options.distillation))
     readme.write_text(text)
 
 

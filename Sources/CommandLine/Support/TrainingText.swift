@@ -49,8 +49,10 @@ enum TrainingText {
   static func summary(_ report: TrainingReport) -> String {
     var lines = [
       "wrote        \(report.output)",
-      String(
-        format: "loss         %.4f nats per token, perplexity %.4g", report.loss, exp(report.loss)),
+      // A distillation's loss is a sum of its own making, which has no perplexity.
+      String(format: "loss         %.4f", report.loss)
+        + (report.command == "distill"
+          ? "" : String(format: " nats per token, perplexity %.4g", exp(report.loss))),
     ]
     if let loss = report.heldOutLoss {
       lines.append(

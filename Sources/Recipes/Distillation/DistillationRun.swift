@@ -28,6 +28,15 @@ public struct DistillationRun {
     self.request = request
     let folder = try WorkFolder(request.training)
     teachers = try request.teachers.map { try LanguageModel.load($0) }
+    for teacher in teachers {
+      if let context = teacher.configuration.contextLength,
+        request.training.settings.length > context
+      {
+        throw DistillationError.badSetting(
+          "--length", value: "\(request.training.settings.length)",
+          expected: "at most \(context), the context length of \(teacher.checkpoint.path)")
+      }
+    }
     var training = request.training
     training.model = try Self.student(request, teacher: teachers.first, folder)
     let bytes = teachers.reduce(0) { total, teacher in
