@@ -7,10 +7,10 @@
 #pragma clang diagnostic ignored "-Wpsabi"
 
 enum {
-  /// Terms of a sum that are added in registers before they go to C: a tile's rows of A then stay in
-  /// the first-level cache.
+  /// Terms of a sum that are added in registers before they go to C: a tile's rows of A then stay
+  /// in the first-level cache.
   GEMM_DEPTH = 256,
-  /// Columns of B that are packed together, a multiple of every panel's width: GEMM_DEPTH rows of
+  /// Columns of B that are used together, a multiple of every panel's width: GEMM_DEPTH rows of
   /// them stay in the second-level cache.
   GEMM_COLUMNS = 288,
   /// Rows of A a multiple of so many numbers apart fall into few sets of the first-level cache, and

@@ -2,8 +2,10 @@
 // NAME(x), LANES (of a vector) and ROWS (of a tile).
 //
 // A tile of C, ROWS by two vectors, stays in registers while the depth runs: each step loads two
-// vectors of B and ROWS single numbers of A for 2 ROWS fused multiply-adds. B is packed into panels as
-// wide as a tile, so that a step's vectors are neighbours of the last step's; A is read as it lies.
+// vectors of B and ROWS single numbers of A for 2 ROWS fused multiply-adds. Both are read as they
+// lie where that can be: B is packed, into panels as wide as a tile, only where it is transposed or
+// ends within a vector, and A where its rows are so far apart that they push each other out of the
+// cache.
 
 #define INLINE __attribute__((always_inline)) TARGET static inline
 #define WIDTH (2 * LANES)
@@ -13,52 +15,61 @@ typedef float NAME(vector) __attribute__((ext_vector_type(LANES)));
 
 /// `rows` by `vectors` vectors of C, both constants, from `depth` terms of each number.
 ///
-/// Number (r, p) of A lies at r * a_row + p * a_column, of which one is the constant 1.
+/// Number (r, p) of A lies at r * a_row + p * a_column, of which one is the constant 1; the vectors
+/// of B for p at p * b_row.
 INLINE void NAME(sums)(
-    size_t rows, size_t vectors, const float *a, size_t a_row, size_t a_column, const float *panel,
-    size_t depth, float scale, int adding, float *c, size_t c_stride) {
+    size_t rows, size_t vectors, const float *a, size_t a_row, size_t a_column, const float *b,
+    size_t b_row, size_t depth, float scale, int adding, float *c, size_t c_stride) {
   _Pragma("clang fp contract(fast)")
   NAME(vector) sums[ROWS][2] = {{0}};
   for (size_t p = 0; p < depth; p++) {
-    NAME(vector) b[2];
+    NAME(vector) terms[2];
     _Pragma("unroll") for (size_t v = 0; v < vectors; v++) {
-      memcpy(&b[v], panel + p * WIDTH + v * LANES, sizeof b[v]);
+      memcpy(&terms[v], b + p * b_row + v * LANES, sizeof terms[v]);
     }
     _Pragma("unroll") for (size_t r = 0; r < rows; r++) {
       const float x = a[r * a_row + p * a_column];
-      _Pragma("unroll") for (size_t v = 0; v < vectors; v++) sums[r][v] += x * b[v];
+      _Pragma("unroll") for (size_t v = 0; v < vectors; v++) sums[r][v] += x * terms[v];
     }
   }
-  _Pragma("unroll") for (size_t r = 0; r < rows; r++) {
-    _Pragma("unroll") for (size_t v = 0; v < vectors; v++) {
-      float *at = c + r * c_stride + v * LANES;
-      NAME(vector) value = sums[r][v] * scale;
-      if (adding) {
-        NAME(vector) old;
-        memcpy(&old, at, sizeof old);
-        value += old;
+  {
+    // Not fused here, where a compiler fuses some rows and leaves others: a number must not depend on
+    // its place in a tile.
+    _Pragma("clang fp contract(off)")
+    _Pragma("unroll") for (size_t r = 0; r < rows; r++) {
+      _Pragma("unroll") for (size_t v = 0; v < vectors; v++) {
+        float *at = c + r * c_stride + v * LANES;
+        NAME(vector) value = sums[r][v] * scale;
+        if (adding) {
+          NAME(vector) old;
+          memcpy(&old, at, sizeof old);
+          value = old + value;
+        }
+        memcpy(at, &value, sizeof value);
       }
-      memcpy(at, &value, sizeof value);
     }
   }
 }
 
-#define CASE(rows)                                                                             \
-  case rows:                                                                                   \
-    if (transposed && vectors == 1) {                                                          \
-      NAME(sums)(rows, 1, a, 1, a_stride, panel, depth, scale, adding, c, c_stride);           \
-    } else if (transposed) {                                                                   \
-      NAME(sums)(rows, 2, a, 1, a_stride, panel, depth, scale, adding, c, c_stride);           \
-    } else if (vectors == 1) {                                                                 \
-      NAME(sums)(rows, 1, a, a_stride, 1, panel, depth, scale, adding, c, c_stride);           \
-    } else {                                                                                   \
-      NAME(sums)(rows, 2, a, a_stride, 1, panel, depth, scale, adding, c, c_stride);           \
-    }                                                                                          \
+#define SUMS(rows, vectors, a_row, a_column) \
+  NAME(sums)(rows, vectors, a, a_row, a_column, b, b_row, depth, scale, adding, c, c_stride)
+#define CASE(rows)                          \
+  case rows:                                \
+    if (transposed && vectors == 1) {       \
+      SUMS(rows, 1, 1, a_stride);           \
+    } else if (transposed) {                \
+      SUMS(rows, 2, 1, a_stride);           \
+    } else if (vectors == 1) {              \
+      SUMS(rows, 1, a_stride, 1);           \
+    } else {                                \
+      SUMS(rows, 2, a_stride, 1);           \
+    }                                       \
     break;
 
 TARGET static void NAME(tile)(
     size_t rows, size_t vectors, int transposed, const float *a, size_t a_stride,
-    const float *panel, size_t depth, float scale, int adding, float *c, size_t c_stride) {
+    const float *b, size_t b_row, size_t depth, float scale, int adding, float *c,
+    size_t c_stride) {
   switch (rows) {
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if ROWS > 6
@@ -67,10 +78,11 @@ TARGET static void NAME(tile)(
   }
 }
 #undef CASE
+#undef SUMS
 
 /// LANES rows of LANES numbers, of which the first `count` exist, become columns: every round
-/// interleaves rows that are half of them apart, which moves one bit of a number's place from the row
-/// to the column.
+/// interleaves rows that are half of them apart, which moves one bit of a number's place from the
+/// row to the column.
 INLINE void NAME(transpose)(
     const float *source, size_t stride, size_t count, float *target, size_t target_stride) {
   NAME(vector) rows[LANES] = {{0}}, next[LANES];
@@ -91,17 +103,12 @@ INLINE void NAME(transpose)(
   }
 }
 
-/// `columns` columns of op(B) from row `p0` on, `depth` rows of them, zeros beside them.
+/// `columns` columns of op(B) at `b`, `depth` rows of them, as rows of WIDTH with zeros at the end.
 TARGET static void NAME(pack)(
-    const struct pare_gemm_product *g, size_t p0, size_t depth, size_t j0, size_t columns, float *panel) {
-  const size_t stride = g->b_stride;
-  const float *b = g->b + (g->b_transposed ? j0 * stride + p0 : p0 * stride + j0);
-  if (columns < WIDTH) memset(panel, 0, depth * WIDTH * sizeof *panel);
+    const float *b, size_t stride, int transposed, size_t depth, size_t columns, float *panel) {
   size_t p = 0;
-  if (!g->b_transposed) {
-    for (; columns == WIDTH && p < depth; p++) {
-      memcpy(panel + p * WIDTH, b + p * stride, WIDTH * sizeof *panel);
-    }
+  if (columns < WIDTH) memset(panel, 0, depth * WIDTH * sizeof *panel);
+  if (!transposed) {
     for (; p < depth; p++) memcpy(panel + p * WIDTH, b + p * stride, columns * sizeof *panel);
     return;
   }
@@ -174,9 +181,11 @@ TARGET static void NAME(strip)(
       const size_t panels = (columns + WIDTH - 1) / WIDTH;
       NAME(prefetch)(next, g->a_stride, transposed, depth, j / WIDTH, panels);
     }
+    const int lies = whole && !g->b_transposed;
     NAME(tile)(
         rows, 1 + (width > LANES), packs || transposed, packs ? packed : a,
-        packs ? SPAN : g->a_stride, panels + j * depth, depth, g->scale, adding, whole ? c : edge,
+        packs ? SPAN : g->a_stride, lies ? g->b + p0 * g->b_stride + j0 + j : panels + j * depth,
+        lies ? g->b_stride : WIDTH, depth, g->scale, adding, whole ? c : edge,
         whole ? g->c_stride : WIDTH);
     for (size_t r = 0; !whole && r < rows; r++) {
       memcpy(c + r * g->c_stride, edge + r * WIDTH, width * sizeof *c);
@@ -192,7 +201,11 @@ TARGET static void NAME(gemm)(const struct pare_gemm_product *g) {
     do {
       const size_t depth = least(GEMM_DEPTH, g->k - p0);
       for (size_t j = 0; j < columns; j += WIDTH) {
-        NAME(pack)(g, p0, depth, j0 + j, least(WIDTH, columns - j), panels + j * depth);
+        const size_t width = least(WIDTH, columns - j), at = j0 + j;
+        if (!g->b_transposed && width % LANES == 0) continue;
+        const float *b =
+            g->b + (g->b_transposed ? at * g->b_stride + p0 : p0 * g->b_stride + at);
+        NAME(pack)(b, g->b_stride, g->b_transposed, depth, width, panels + j * depth);
       }
       for (size_t i = 0; i < g->m; i += ROWS) {
         NAME(strip)(g, i, least(ROWS, g->m - i), p0, depth, j0, columns, panels);

@@ -80,7 +80,7 @@ package enum TiledProduct {
   }
 
   /// One tile for one thread, else at least four tiles for each where the work is worth it, as square
-  /// as the result lets them be: what is packed serves all rows of a tile.
+  /// as the result lets them be: what is packed of `b` serves all rows of a tile.
   private static func tile(_ m: Int, _ n: Int, _ k: Int) -> (Int, Int) {
     let threads = Parallel.threads
     guard threads > 1 else { return (m, n) }

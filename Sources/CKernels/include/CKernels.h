@@ -11,6 +11,7 @@
 #include "losses.h"
 #include "losses_sorted.h"
 #include "mapping.h"
+#include "memory.h"
 #include "nf4.h"
 #include "optimizers.h"
 #include "packed.h"

@@ -3,7 +3,8 @@
 #include <stddef.h>
 
 /// A product of float32 matrices, C = scale * op(A) * op(B), or added to what C holds. Rows of a
-/// matrix lie `stride` numbers apart; a transposed operand is stored as the transpose of what it means.
+/// matrix lie `stride` numbers apart; a transposed operand is stored as the transpose of what it
+/// means.
 struct pare_gemm_product {
   size_t m, n, k;
   const float *a;  // means [m, k]

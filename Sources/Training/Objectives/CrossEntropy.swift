@@ -10,13 +10,17 @@ package enum CrossEntropy {
   ///   - logits: `[rows, vocabulary]`
   ///   - targets: the true token of each row.
   ///   - weights: a factor on each row's loss.
-  package static func evaluate(_ logits: Tensor, targets: [Int], weights: [Float])
-    -> (sum: Double, gradient: Tensor)
-  {
+  ///   - overwriting: whether the derivative takes the place of the logits, which nobody reads again.
+  package static func evaluate(
+    _ logits: Tensor, targets: [Int], weights: [Float], overwriting: Bool = false
+  ) -> (sum: Double, gradient: Tensor) {
     let columns = logits.columns
     precondition(targets.count == logits.rows && weights.count == logits.rows)
-    let gradient = Tensor(
-      dtype: .float32, shape: logits.shape, storage: Storage(byteCount: logits.byteCount))
+    let gradient =
+      overwriting
+      ? logits
+      : Tensor(
+        dtype: .float32, shape: logits.shape, storage: Storage(byteCount: logits.byteCount))
     let target = Unshared(UnsafeMutablePointer(mutating: gradient.floats))
     let losses = Parallel.map(logits.rows) { row in
       Double(weights[row])

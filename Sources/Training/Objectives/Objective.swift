@@ -64,10 +64,12 @@ package struct LanguageModeling: Objective {
   ) throws -> [String: Double] {
     let hidden = try model.hidden(
       tokens: batch.inputs, segments: batch.segments, recomputing: context.recomputes)
+    // A head's way back needs its logits only where they are capped.
+    let overwriting = model.configuration.head.softCap == nil
     let (sum, gradient) = model.headLoss(hidden, wanted: batch.wantedRows) { rows, logits in
       CrossEntropy.evaluate(
         logits, targets: rows.map { batch.targets[$0] },
-        weights: rows.map { batch.weights[$0] * Float(context.scale) })
+        weights: rows.map { batch.weights[$0] * Float(context.scale) }, overwriting: overwriting)
     }
     Tape.backward([(hidden, gradient)])
     return ["loss": sum]

@@ -1,3 +1,4 @@
+import CKernels
 package import Checkpoints
 package import Models
 import Runtime
@@ -44,6 +45,8 @@ package final class Trainer {
     folder: String? = nil, identity: JSONObject = JSONObject()
   ) throws {
     try settings.validate(contextLength: model.configuration.contextLength)
+    // Every step asks for the same activations again.
+    pare_keep_freed_memory()
     self.model = model
     measured = model.detached
     self.parameters = parameters
