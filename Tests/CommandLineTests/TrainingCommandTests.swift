@@ -231,8 +231,8 @@ func trainingReportsEveryKeyThatHelpNames(command: String) throws {
     _ = try bench.interrupt(
       arguments, when: { !bench.checkpoints("out").isEmpty }, by: kill9)
     let before = bench.checkpoints("out")
-    // 512-byte blocks: too few for the optimizer's state.
-    let full = try PareProcess.run(arguments + ["--resume"], shell: "ulimit -f 400")
+    // 512-byte blocks: enough for the model, too few for the optimizer's state.
+    let full = try PareProcess.run(arguments + ["--resume"], shell: "ulimit -f 1000")
     expectFailure(full, naming: "training_state.safetensors")
     #expect(!before.isEmpty && bench.checkpoints("out") == before)
     #expect(!bench.exists("out"))
@@ -390,6 +390,41 @@ func adaptersThatCannotBeAreRefused(options: [String], named: String) throws {
     let apart = try text(Stories.model, "--adapter", "\(bench.folder)/adapter")
     #expect(try text("\(bench.folder)/merged") == apart)
     #expect(try text(Stories.model) != apart)
+  }
+}
+
+/// Codes that a Hugging Face folder has no place for stay what they are unless adapters are merged
+/// into them; that shows before the training.
+@Test func aModelOfOtherCodesTakesAdaptersOrIsRefusedAtOnce() throws {
+  try Bench.with { bench in
+    let model = "\(bench.folder)/model.gguf"
+    expectSuccess(try .run("convert", Stories.model, "--to", "gguf", "--type", "q4_0", "-o", model))
+    expectFailure(try .run(bench.finetune("full", model: model)), naming: "model.gguf", "convert")
+    #expect(!bench.exists("full") && !bench.exists("full.training"))
+    expectSuccess(try .run(bench.finetune("merged", "--lora", model: model)))
+    // Groups of compressed-tensors become dense too, and the config says so.
+    let groups = "\(bench.folder)/groups"
+    expectSuccess(try .run("quantize", Stories.model, "-o", groups))
+    expectSuccess(try .run(bench.finetune("dense", "--lora", model: groups)))
+    let config = String(decoding: try bench.files("dense")["config.json"] ?? Data(), as: UTF8.self)
+    #expect(!config.contains("quantization_config"))
+    for output in ["merged", "dense"] {
+      expectSuccess(try .run("run", "\(bench.folder)/\(output)", "--prompt", "Tom", "-n", "3"))
+    }
+    expectSuccess(try .run(bench.finetune("full", model: groups)))
+    #expect(try bench.files("full")["config.json"]?.isEmpty == false)
+  }
+}
+
+@Test func aConversationNeedsATemplate() throws {
+  try Bench.with { bench in
+    try Bench.write(
+      """
+      {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+      """, "\(bench.folder)/data.jsonl")
+    expectFailure(try .run(bench.finetune("out")), naming: "data.jsonl:1", "chat template")
+    #expect(!bench.exists("out.training"))
+    expectSuccess(try .run(bench.finetune("out", "--chat-template", "plain")))
   }
 }
 
