@@ -464,7 +464,8 @@ func adaptersThatCannotBeAreRefused(options: [String], named: String) throws {
 @Test(arguments: [
   ["train"], ["train", "--recompute"], ["train", "--optimizer-bits", "8"],
   ["train", "--precision", "bfloat16", "--optimizer", "muon"], ["train", "--ema", "0.99"],
-  ["finetune", "--lora"], ["finetune", "--lora", "--quantize-base", "nf4", "--recompute"],
+  ["finetune", "--lora"], ["finetune", "--dora"],
+  ["finetune", "--lora", "--quantize-base", "nf4", "--recompute"],
 ])
 func estimatedMemoryIsNearWhatIsUsed(options: [String]) throws {
   try Bench.with { bench in

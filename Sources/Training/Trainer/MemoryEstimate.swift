@@ -37,7 +37,7 @@ public struct MemoryEstimate: Sendable, Equatable {
     length = settings.length
     headRows = model.headRows
     vocabularySize = model.configuration.vocabularySize
-    let bytes = 4 * Self.activationFloats(model.configuration, recomputes: settings.recomputes)
+    let bytes = 4 * Self.activationFloats(model, recomputes: settings.recomputes)
     // Sums of a base's product and an adapter's come and go between what is kept, which leaves holes.
     bytesPerToken = model.adapters.isEmpty ? bytes : bytes * 5 / 4
     weightBytes = Self.storedBytes(model) + teacherBytes
@@ -64,7 +64,11 @@ public struct MemoryEstimate: Sendable, Equatable {
   }
 
   /// float32 numbers kept for each token.
-  private static func activationFloats(_ model: ModelConfiguration, recomputes: Bool) -> Int {
+  private static func activationFloats(_ adapted: LanguageModel, recomputes: Bool) -> Int {
+    let model = adapted.configuration
+    // DoRA's factors need what they multiply.
+    let multiplied = adapted.adapters.filter { $0.weight.magnitude != nil }
+      .reduce(0) { $0 + $1.weight.outputs }
     let kept = model.blocks.map { block -> Int in
       let attention = block.attention
       let queries = attention.heads * attention.headDim
@@ -77,7 +81,9 @@ public struct MemoryEstimate: Sendable, Equatable {
     // On the way back, a block's gradients stand beside what it kept.
     let inUse = widest + 4 * model.hiddenSize
     return recomputes
-      ? model.blocks.count * model.hiddenSize + widest + inUse : kept.reduce(0, +) + inUse
+      ? model.blocks.count * model.hiddenSize + widest + inUse
+        + multiplied / max(model.blocks.count, 1)
+      : kept.reduce(0, +) + inUse + multiplied
   }
 
   /// - Throws: `TrainingError.memoryExceeded` with what would fit.
