@@ -41,12 +41,13 @@ extension LanguageModel {
   /// - Throws: `ModelError.notStorable`, as `write` does.
   package func checkStorable() throws(ModelError) {
     var wrong: String?
-    _ = mapped(matrix: { declaration, weight in
-      let isStorable =
-        weight is DenseWeight || weight is TransposedWeight || weight is GroupQuantizedWeight
-      if !isStorable { wrong = wrong ?? declaration.name }
-      return weight
-    })
+    _ = mapped(
+      matrix: { declaration, weight in
+        let isStorable =
+          weight is DenseWeight || weight is TransposedWeight || weight is GroupQuantizedWeight
+        if !isStorable { wrong = wrong ?? declaration.name }
+        return weight
+      }, vector: { $1 })
     if let wrong { throw .notStorable(name: wrong, path: checkpoint.path) }
   }
 
