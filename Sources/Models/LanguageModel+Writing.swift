@@ -37,6 +37,20 @@ extension LanguageModel {
     return digests
   }
 
+  /// Says before a long work that its result could not be written.
+  /// - Throws: `ModelError.notStorable`, as `write` does.
+  package func checkStorable() throws(ModelError) {
+    var wrong: String?
+    _ = mapped(
+      matrix: { declaration, weight in
+        let isStorable =
+          weight is DenseWeight || weight is TransposedWeight || weight is GroupQuantizedWeight
+        if !isStorable { wrong = wrong ?? declaration.name }
+        return weight
+      }, vector: { $1 })
+    if let wrong { throw .notStorable(name: wrong, path: checkpoint.path) }
+  }
+
   /// `config.json` with the element type that the matrices have now.
   private func config(_ dtype: DType?, isQuantized: Bool) throws -> [UInt8] {
     let config = try Self.config(of: checkpoint)

@@ -172,7 +172,8 @@ import Text
 
 @Test(arguments: [
   [], ["inspect"], ["tokenize"], ["logits"], ["quantize"], ["compress"], ["eval"],
-  ["eval", "perplexity"], ["eval", "divergence"], ["run"], ["chat"], ["demo"],
+  ["eval", "perplexity"], ["eval", "divergence"], ["train"], ["finetune"], ["run"], ["chat"],
+  ["demo"],
 ])
 func helpTeachesByExample(command: [String]) throws {
   let result = try PareProcess.run(command + ["--help"])

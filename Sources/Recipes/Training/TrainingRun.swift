@@ -70,6 +70,7 @@ public struct TrainingRun {
       (student, parameters) = start.withParameters(
         request.settings.parameterType, where: isTrained)
     }
+    if adapted == nil { try student.checkStorable() }
     guard !parameters.isEmpty else {
       throw TrainingError.badSetting(
         "--train", value: "\(request.trained.map(\.text))",

@@ -144,7 +144,7 @@ struct TrainerResumeTests {
         until: 2)
       let other = try fixture.trainer(settings, work: "work", identity: JSONObject([("data", "b")]))
       let text = sentence { try other.resume() }
-      #expect(text.contains("data a") && text.contains("data b") && text.contains("checkpoint-2"))
+      #expect(text.contains("data a") && text.contains("has b") && text.contains("checkpoint-2"))
     }
   }
 
