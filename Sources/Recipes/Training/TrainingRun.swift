@@ -70,7 +70,7 @@ public struct TrainingRun {
       (student, parameters) = start.withParameters(
         request.settings.parameterType, where: isTrained)
     }
-    if adapted == nil { try student.checkStorable() }
+    if adapted == nil { try student.settled.checkStorable() }
     guard !parameters.isEmpty else {
       throw TrainingError.badSetting(
         "--train", value: "\(request.trained.map(\.text))",
