@@ -68,6 +68,16 @@ struct DistillCommandTests {
         #expect(result.code == 0, "\(result.errors)")
       }
       #expect(try lesson.bytes("made") == lesson.bytes("read"))
+      var means: [Double] = []
+      for _ in 0..<2 {
+        let compared = try PareProcess.run(
+          "eval", "divergence", "\(lesson.folder)/made", "--baseline", Stories.model, "--file",
+          "\(lesson.folder)/data.txt", "--separator", "\n\n", "--window", "64", "--teacher-cache",
+          "\(lesson.folder)/text.top", "--json")
+        #expect(compared.code == 0, "\(compared.errors)")
+        means.append(try #require(try compared.json()["kl_topk_mean"]?.double))
+      }
+      #expect(means[0] == means[1] && means[0] > 0)
       let chain = try PareProcess.run(
         lesson.arguments("chain", ["--method", "born-again", "--generations", "2"]))
       #expect(chain.code == 0, "\(chain.errors)")

@@ -1,7 +1,10 @@
 import ArgumentParser
 import Evaluation
 import Models
+import Recipes
+import Tensors
 import Text
+import Training
 
 struct EvalDivergence: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -20,6 +23,11 @@ struct EvalDivergence: ParsableCommand {
       what those cost:
         pare eval divergence q4.gguf --baseline q4.gguf --activations int8 --file valid.txt
 
+      With --teacher-cache the baseline's most probable tokens are kept in a file, far smaller than
+      --cache, and the KL is over those and the rest as one (kl_topk, at most the KL):
+        pare eval divergence student --baseline TEACHER --teacher-cache teacher.top --file valid.txt
+      JSON keys are then kl_topk_mean, kl_topk_standard_error, k, tokens, protocol, seconds.
+
       JSON keys: kl_mean, kl_standard_error, kl_p50, kl_p90, kl_p99, kl_max, same_top,
       same_top_standard_error, delta_nll, delta_nll_standard_error, nll, baseline_nll, tokens,
       protocol, activations, seconds.
@@ -29,6 +37,13 @@ struct EvalDivergence: ParsableCommand {
 
   @Option(help: "Folder of the model to compare with.", completion: .directory)
   var baseline: String
+
+  @Option(
+    help: "Keep the baseline's most probable tokens here, or read them.", completion: .file())
+  var teacherCache: String?
+
+  @Option(help: "Tokens that --teacher-cache keeps at each position.")
+  var cacheTop = 128
 
   @OptionGroup var text: TextOptions
 
@@ -41,10 +56,20 @@ struct EvalDivergence: ParsableCommand {
     "same_top_standard_error", "delta_nll", "delta_nll_standard_error", "nll", "baseline_nll",
     "tokens", "seconds",
   ]
+  private static let topKeys = [
+    "kl_topk_mean", "kl_topk_standard_error", "k", "tokens", "seconds",
+  ]
 
-  func validate() throws { try gates.gates.validate(keys: Self.keys) }
+  func validate() throws {
+    try gates.gates.validate(keys: teacherCache == nil ? Self.keys : Self.topKeys)
+    if teacherCache != nil, text.stride != nil || text.bos {
+      throw ValidationError(
+        "--teacher-cache reads documents back to back; leave --stride and --bos out.")
+    }
+  }
 
   func run() throws {
+    if let teacherCache { return try compareTop(teacherCache) }
     let measured = try Self.measure(
       try runtime.loadForMeasuring(model.model), baseline: try LanguageModel.load(baseline), text,
       cache: runtime.cache)
@@ -65,6 +90,33 @@ struct EvalDivergence: ParsableCommand {
         """)
     }
     try gates.gates.check(measured.json)
+  }
+
+  private func compareTop(_ cache: String) throws {
+    if let threads = runtime.threads { Parallel.threads = threads }
+    let start = ContinuousClock.now
+    let context = try LanguageModel.load(model.model).configuration.contextLength ?? 2048
+    let progress = ProgressLine("comparing", unit: "batches")
+    let result = try TopComparison.measure(
+      model: model.model, baseline: baseline,
+      source: DataSource(path: text.file, format: .text(separator: text.separator)),
+      window: text.window ?? min(context, 2048), cache: cache, top: cacheTop,
+      onProgress: { progress.update($0, of: 0) })
+    progress.finish()
+    let json: JSON = [
+      "kl_topk_mean": JSON(result.klMean), "kl_topk_standard_error": JSON(result.klStandardError),
+      "k": JSON(result.k), "tokens": JSON(result.tokens), "protocol": JSON(result.protocolName),
+      "seconds": JSON((ContinuousClock.now - start) / .seconds(1)),
+    ]
+    try report.json
+      ? Console.print(json)
+      : Console.print(
+        """
+        KL top-\(result.k)  \(Format.withError(result.klMean, result.klStandardError, 6)) nats per token
+        tokens     \(Format.count(result.tokens))
+        protocol   \(result.protocolName)
+        """)
+    try gates.gates.check(json)
   }
 
   struct Measured {
