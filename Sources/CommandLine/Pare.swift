@@ -18,6 +18,7 @@ struct Pare: ParsableCommand {
         pare eval divergence smaller --baseline MODEL --file text.txt
         pare run smaller --prompt "Once upon a time"
         pare chat smaller
+        pare distill --teacher MODEL --student-shape layers=4 --data text.txt --steps 1000 -o student
 
       MODEL is the folder of a Hugging Face checkpoint or a GGUF file. Results go to stdout, progress to stderr.
       Exit codes: 0 done, 1 failed, 3 a --require gate failed, 64 wrong usage, 130 interrupted.

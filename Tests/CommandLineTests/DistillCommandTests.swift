@@ -79,8 +79,10 @@ struct DistillCommandTests {
       }
       #expect(means[0] == means[1] && means[0] > 0)
       let chain = try PareProcess.run(
-        lesson.arguments("chain", ["--method", "born-again", "--generations", "2"]))
+        lesson.arguments("chain", ["--method", "born-again", "--generations", "2", "--json"]))
       #expect(chain.code == 0, "\(chain.errors)")
+      // One report: the last generation's.
+      #expect(try chain.json()["output"]?.string == "\(lesson.folder)/chain")
       #expect(
         FileManager.default.fileExists(atPath: "\(lesson.folder)/chain.generations/generation-1"))
       // A cache of the same teacher for other data.

@@ -132,15 +132,19 @@ struct Distill: ParsableCommand {
       generations: generations, request: try request(),
       train: { generation in
         Console.note("generation \(generation.number) of \(generations)")
-        try run(generation.request, options)
+        try run(generation.request, options, reports: generation.number == generations)
       })
   }
 
-  private func run(_ request: DistillationRequest, _ options: TrainingOptions) throws {
+  private func run(
+    _ request: DistillationRequest, _ options: TrainingOptions, reports: Bool = true
+  ) throws {
     let progress = ProgressLine("teacher's cache", unit: "batches")
     let run = try DistillationRun(request, onCache: { progress.update($0, of: $1) })
     progress.finish()
-    try TrainingCommand.run(run.training, options) { onStep in try run.train(onStep: onStep) }
+    try TrainingCommand.run(run.training, options, reports: reports) { onStep in
+      try run.train(onStep: onStep)
+    }
   }
 
   private func request() throws -> DistillationRequest {

@@ -73,9 +73,11 @@ enum TrainingText {
 
 /// Runs a training with its progress on stderr and its report on stdout.
 enum TrainingCommand {
-  /// - Parameter train: carries the run out; hands each step on.
+  /// - Parameters:
+  ///   - reports: whether the report is printed: of a chain of runs, the last one's only.
+  ///   - train: carries the run out; hands each step on.
   static func run(
-    _ run: TrainingRun, _ options: TrainingOptions,
+    _ run: TrainingRun, _ options: TrainingOptions, reports: Bool = true,
     train: (@escaping (TrainingMetrics) -> Bool) throws -> TrainingReport?
   ) throws {
     if options.dryRun {
@@ -110,6 +112,7 @@ enum TrainingCommand {
       throw ExitCode(130)
     }
     for note in report.notes { Console.note(note) }
+    guard reports else { return }
     try options.report.json
       ? Console.print(report.json(withTimings: true)) : Console.print(TrainingText.summary(report))
   }
