@@ -48,7 +48,7 @@ class Bench:
                 "--prompt-tokens", o.prompt_tokens]
 
     def distill(self, out, seed, steps, student, *method):
-        return self.pare("distill", "--teacher", self.o.teacher, *student, *method, *self.common(seed, steps),
+        return self.pare("distill", "--teacher", self.o.teacher, *student, *self.common(seed, steps), *method,
                          "-o", out)["seconds"]
 
     def measure(self, model):
@@ -96,7 +96,8 @@ class Bench:
         o, results = self.o, []
         steps = o.recovery_steps
         cut = ["--student-shape", o.cut, "--from-teacher", "--layers", o.cut_layers]
-        self.distill(self.folder / "cut", 0, 1, cut, "--method", "labels", "--learning-rate", 1e-9, "--optimizer", "adamw")
+        self.distill(self.folder / "cut", 0, 1, cut, "--method", "labels", "--learning-rate", 1e-9, "--optimizer", "adamw",
+                     "--warmup-steps", 0)
         cases = [("cut", "cut, then labels only", self.folder / "cut", ["--method", "labels"], 1e-3),
                  ("cut", "cut, then soft targets", self.folder / "cut", ["--method", "soft"], 1e-3)]
         run([o.pare, "quantize", o.teacher, "--bits", 3, "--group-size", o.group, "-o", self.folder / "q3"])
