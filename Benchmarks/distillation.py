@@ -161,7 +161,7 @@ def main():
             summary = {"method": method, "seeds": len(mine)}
             for key in ("perplexity", "nll", "kl", "rouge_l", "seconds"):
                 values = [r[key] for r in mine]
-                summary[key] = statistics.mean(values)
+                summary[key] = (statistics.median if key == "seconds" else statistics.mean)(values)
                 summary[f"{key}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
             table.append(summary)
         result = {"teacher": pathlib.Path(options.teacher).name, "shape": options.shape,

@@ -3,20 +3,14 @@
 #include <math.h>
 
 #include "rows.h"
+#include "visible.h"
 
 void pare_online_softmax(const struct pare_score_tile *t) {
   for (size_t r = 0; r < t->rows; r++) {
     float *row = t->scores + r * t->stride;
     const size_t query = t->first_query + r;
-    // Visible columns: keys in (query - window, query].
-    size_t end = query < t->first_key ? 0 : query - t->first_key + 1;
-    if (end > t->columns) end = t->columns;
-    size_t start = 0;
-    if (t->window && query >= t->window) {
-      const size_t first_visible = query - t->window + 1;
-      if (first_visible > t->first_key) start = first_visible - t->first_key;
-      if (start > end) start = end;
-    }
+    size_t start, end;
+    visible_columns(query, t->first_key, t->columns, t->window, &start, &end);
     for (size_t c = 0; c < start; c++) row[c] = 0;
     for (size_t c = end; c < t->columns; c++) row[c] = 0;
     if (start == end) {

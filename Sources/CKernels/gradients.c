@@ -5,6 +5,7 @@
 
 #include "exponential.h"
 #include "vector.h"
+#include "visible.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -179,14 +180,8 @@ void pare_softmax_gradient(const struct pare_score_gradient *t) {
   for (size_t r = 0; r < t->rows; r++) {
     float *scores = t->scores + r * t->stride, *gradient = t->gradient + r * t->stride;
     const size_t query = t->first_query + r;
-    size_t end = query < t->first_key ? 0 : query - t->first_key + 1;
-    if (end > t->columns) end = t->columns;
-    size_t start = 0;
-    if (t->window && query >= t->window) {
-      const size_t first_visible = query - t->window + 1;
-      if (first_visible > t->first_key) start = first_visible - t->first_key;
-      if (start > end) start = end;
-    }
+    size_t start, end;
+    visible_columns(query, t->first_key, t->columns, t->window, &start, &end);
     for (size_t c = 0; c < start; c++) scores[c] = gradient[c] = 0;
     for (size_t c = end; c < t->columns; c++) scores[c] = gradient[c] = 0;
     softmax_gradient_row(

@@ -24,6 +24,7 @@ public struct NF4: Codec, Hashable {
   /// differ with double quantization only.
   public var fitsStoredScales: Bool
 
+  /// Weights that may share a scale: those bitsandbytes offers.
   public static let supportedBlockSizes = [64, 128, 256, 512, 1024, 2048, 4096]
   /// Scales that share a scale of the second order.
   public static let scaleBlockSize = 256

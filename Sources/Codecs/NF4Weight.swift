@@ -4,6 +4,7 @@ public import Tensors
 /// A matrix kept as NormalFloat-4 codes, multiplied straight from them: only tiles of it are ever
 /// expanded.
 public struct NF4Weight: StoredWeight {
+  /// The form it is kept in.
   public let codec: NF4
   public let outputs: Int
   public let inputs: Int

@@ -44,8 +44,10 @@ extension Tensor {
     if rows > 0, rows <= Self.severalRows, let type = weight.denseType {
       return fewProducts(weight, type)
     }
-    if weight.isPlainFloat {
-      return .product(rows, outputs, width, operand(), weight.operand(transposed: true))
+    // By the type alone: where a file's bytes happen to lie must not choose the order of a sum.
+    if weight.dtype == .float32 {
+      return .product(
+        rows, outputs, width, operand(), weight.plain.widened().operand(transposed: true))
     }
     return tiledProduct(self, outputs: outputs) { range, target in
       weight.widen((range.lowerBound * width)..<(range.upperBound * width), into: target)
@@ -74,20 +76,7 @@ extension Tensor {
 
   private func untransposedProduct(_ weight: Tensor) -> Tensor {
     let (inputs, outputs) = (columns, weight.shape[1])
-    if weight.isPlainFloat {
-      return .product(rows, outputs, inputs, operand(), weight.operand())
-    }
-    return tiledProduct(self, outputs: outputs) { range, target in
-      // The tile is wanted `[out, in]`: read a strip of columns, row by row.
-      withUnsafeTemporaryAllocation(of: Float.self, capacity: range.count) { strip in
-        guard let row = strip.baseAddress else { return }
-        for input in 0..<inputs {
-          let start = input * outputs + range.lowerBound
-          weight.widen(start..<(start + range.count), into: row)
-          for (index, value) in strip.enumerated() { target[index * inputs + input] = value }
-        }
-      }
-    }
+    return .product(rows, outputs, inputs, operand(), weight.plain.widened().operand())
   }
 
   /// The kernels' name for this element type, if they know it.

@@ -106,9 +106,6 @@ extension Tensor {
     MatrixOperand(self, stride: columns, transposed: transposed)
   }
 
-  /// Whether its numbers can be read as float32 where they lie.
-  var isPlainFloat: Bool { dtype == .float32 && Int(bitPattern: rawPointer) % 4 == 0 }
-
   /// `op(a) · op(b)` of float32 matrices, a new `[m, n]`.
   package static func product(
     _ m: Int, _ n: Int, _ k: Int, _ a: MatrixOperand, _ b: MatrixOperand, scale: Float = 1

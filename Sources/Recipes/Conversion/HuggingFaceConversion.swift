@@ -110,9 +110,8 @@ public struct HuggingFaceConversion: Conversion {
     guard case .object(var fields) = config else { return }
     fields["quantization_config"] = nil
     fields["compression_config"] = nil
-    let names: [DType: JSON] = [.float32: "float32", .bfloat16: "bfloat16", .float16: "float16"]
     let key = fields["dtype"] == nil ? "torch_dtype" : "dtype"
-    fields[key] = names[dtype]
+    fields[key] = JSON(dtype.pythonName)
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
   }
 
