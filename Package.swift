@@ -44,6 +44,9 @@ let package = Package(
     module(
       "Tensors",
       ["CKernels", .target(name: "COpenBLAS", condition: .when(platforms: [.linux]))]),
+    module(
+      "LinearAlgebra",
+      ["CKernels", "Tensors", .target(name: "COpenBLAS", condition: .when(platforms: [.linux]))]),
     module("Text"),
     module("Codecs", ["CKernels", "Tensors", "Text"]),
     module("Checkpoints", ["CKernels", "Tensors", "Codecs", "Text"]),
@@ -57,7 +60,18 @@ let package = Package(
         "CKernels", "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
         "Evaluation",
       ]),
-    module("Quantization", ["CKernels", "Tensors", "Codecs"]),
+    module(
+      "Calibration",
+      [
+        "CKernels", "Tensors", "LinearAlgebra", "Codecs", "Text", "Checkpoints", "Tokenizers",
+        "Models", "Runtime", "Training",
+      ]),
+    module(
+      "Quantization",
+      [
+        "CKernels", "Tensors", "LinearAlgebra", "Codecs", "Text", "Checkpoints", "Models",
+        "Training", "Calibration",
+      ]),
     module(
       "Distillation",
       [
@@ -68,18 +82,20 @@ let package = Package(
       "Recipes",
       [
         "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
-        "Evaluation", "Training", "Quantization", "Distillation", yams,
+        "Evaluation", "Training", "LinearAlgebra", "Calibration", "Quantization", "Distillation",
+        yams,
       ], resources: [.copy("Resources/stories"), .copy("Resources/held-out.txt")]),
     .executableTarget(
       name: "pare",
       dependencies: [
         "Recipes", "Checkpoints", "Codecs", "Evaluation", "Models", "Runtime", "Tensors", "Text",
-        "Tokenizers", "Training", "Distillation", argumentParser,
+        "Tokenizers", "Training", "Distillation", "Calibration", "Quantization", argumentParser,
       ],
       path: "Sources/CommandLine",
       swiftSettings: strict),
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
     tests("TensorsTests", ["TestSupport"] + ["CKernels", "Tensors"]),
+    tests("LinearAlgebraTests", ["TestSupport"] + ["CKernels", "Tensors", "LinearAlgebra"]),
     tests("CodecsTests", ["TestSupport"] + ["CKernels", "Tensors", "Text", "Codecs"]),
     tests("TextTests", ["TestSupport"] + ["Text"]),
     tests("CheckpointsTests", ["TestSupport"] + ["Tensors", "Text", "Codecs", "Checkpoints"]),
@@ -106,12 +122,22 @@ let package = Package(
         "Evaluation", "Training", "Distillation",
       ]),
     tests(
-      "QuantizationTests", ["TestSupport"] + ["CKernels", "Tensors", "Codecs", "Quantization"]),
+      "CalibrationTests",
+      ["TestSupport"] + [
+        "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models",
+        "Training", "Calibration",
+      ]),
+    tests(
+      "QuantizationTests",
+      ["TestSupport"] + [
+        "CKernels", "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Models",
+        "Training", "Calibration", "Quantization",
+      ]),
     tests(
       "RecipesTests",
       ["TestSupport"] + [
         "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation",
-        "Training", "Quantization", "Distillation", "Recipes",
+        "Training", "Calibration", "Quantization", "Distillation", "Recipes",
       ]),
     tests("CommandLineTests", ["TestSupport"] + ["pare", "Text", "Checkpoints"]),
   ]

@@ -1,3 +1,4 @@
+public import Calibration
 public import Codecs
 public import Tensors
 
@@ -28,8 +29,8 @@ public struct RoundToNearest: WeightMethod, Hashable {
   }
 
   /// - Parameter weight: `[outputs, inputs]`; its file pages are given back afterwards.
-  public func compress(_ weight: Tensor, _ statistics: NoStatistics = NoStatistics())
-    throws(QuantizationError) -> Compression<GroupQuantizedWeight>
+  public func compress(_ weight: Tensor, _ statistics: InputStatistics)
+    throws(CompressionError) -> CompressedWeight
   {
     let choice: GridChoice
     switch clipping {
@@ -47,9 +48,9 @@ public struct RoundToNearest: WeightMethod, Hashable {
     defer { weight.giveBack() }
     do {
       let (compressed, error) = try codec.encode(weight, choosing: choice)
-      return Compression(weight: compressed, error: error)
+      return CompressedWeight(weight: compressed, error: error)
     } catch {
-      throw QuantizationError(error)
+      throw CompressionError(error)
     }
   }
 }

@@ -1,3 +1,4 @@
+import Calibration
 import Checkpoints
 import Codecs
 import Models
@@ -107,7 +108,7 @@ public struct Compression {
           try writer.append("\(row.module).\(suffix)", tensor)
         }
         return result.error
-      } catch let error as QuantizationError {
+      } catch let error as CompressionError {
         // Zeros and worse appear where a file was cut short while it was read.
         try source.checkpoint.checkIntact()
         throw RecipeError.badTensor(

@@ -59,8 +59,7 @@ package enum TiledProduct {
   }
 
   /// The same by the calling thread, for matrices at bare addresses.
-  @inline(__always)
-  static func multiply(
+  package static func multiply(
     _ m: Int, _ n: Int, _ k: Int, _ a: UnsafePointer<Float>, _ aStride: Int, _ transposesA: Bool,
     _ b: UnsafePointer<Float>, _ bStride: Int, _ transposesB: Bool,
     into c: UnsafeMutablePointer<Float>, _ stride: Int, scale: Float = 1, adding: Bool = false

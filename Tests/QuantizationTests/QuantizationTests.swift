@@ -1,3 +1,4 @@
+import Calibration
 import Codecs
 import Quantization
 import Tensors
@@ -109,11 +110,11 @@ private func groups(_ weight: Tensor, _ size: Int) -> [[Double]] {
   var values = [Float](repeating: 0.1, count: 40 * 64)
   values[17 * 64 + 63] = .nan
   let method = RoundToNearest(codec: try AffineGroups(bits: 4, granularity: .group(32)))
-  #expect(throws: QuantizationError.notFinite(row: 17, column: 63)) {
+  #expect(throws: CompressionError.notFinite(row: 17, column: 63)) {
     try method.compress(Tensor(values, shape: [40, 64]))
   }
   #expect(
-    QuantizationError.notFinite(row: 17, column: 63).description
+    CompressionError.notFinite(row: 17, column: 63).description
       .contains("row 17, column 63 is NaN or infinite"))
 }
 
@@ -124,7 +125,7 @@ private func groups(_ weight: Tensor, _ size: Int) -> [[Double]] {
     RoundToNearest.Clipping.meanSquareError(maximumShrink: 1, grid: 100),
     .meanSquareError(maximumShrink: 0.5, grid: 0), .meanSquareError(maximumShrink: .nan, grid: 9),
   ] {
-    #expect(throws: QuantizationError.self) {
+    #expect(throws: CompressionError.self) {
       try RoundToNearest(codec: codec, clipping: clipping).compress(weight)
     }
   }

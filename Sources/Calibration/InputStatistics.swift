@@ -1,0 +1,160 @@
+import LinearAlgebra
+public import Tensors
+
+/// What methods may ask of the inputs X `[tokens, inputs]` that reach a matrix.
+public struct StatisticsNeeds: OptionSet, Sendable, Hashable {
+  public let rawValue: Int
+  public init(rawValue: Int) { self.rawValue = rawValue }
+
+  /// Mean and largest magnitude, and mean square, of each column.
+  public static let magnitudes = StatisticsNeeds(rawValue: 1)
+  /// `XᵀX / tokens`.
+  public static let secondMoment = StatisticsNeeds(rawValue: 2)
+  /// `(X̃ - X)ᵀX / tokens`, where X̃ are the inputs in the uncompressed model.
+  public static let crossMoment = StatisticsNeeds(rawValue: 4)
+}
+
+/// What was measured of the inputs X `[tokens, inputs]` of matrices that share them.
+public struct InputStatistics: Sendable {
+  public let inputs: Int
+  /// Rows of X that were seen.
+  public let tokens: Int
+  /// `[inputs]`: mean of |x|, largest |x|, mean of x².
+  public let meanMagnitude: [Float]
+  public let largestMagnitude: [Float]
+  public let meanSquare: [Float]
+  /// `XᵀX / tokens`, symmetric `[inputs, inputs]`; half of what GPTQ calls H. Nil unless asked for.
+  public let secondMoment: Tensor?
+  /// `(X̃ - X)ᵀX / tokens` `[inputs, inputs]`. Nil unless asked for.
+  public let crossMoment: Tensor?
+
+  /// For methods that look at the weight alone.
+  public static func none(inputs: Int) -> InputStatistics {
+    let zeros = [Float](repeating: 0, count: inputs)
+    return InputStatistics(
+      inputs: inputs, tokens: 0, meanMagnitude: zeros, largestMagnitude: zeros, meanSquare: zeros,
+      secondMoment: nil, crossMoment: nil)
+  }
+
+  /// The same inputs, column j multiplied by `factors[j]`.
+  public func scaled(by factors: [Float]) -> InputStatistics {
+    precondition(factors.count == inputs)
+    func times(_ values: [Float], _ power: Int) -> [Float] {
+      zip(values, factors).map { $0 * (power == 2 ? $1 * $1 : abs($1)) }
+    }
+    func both(_ matrix: Tensor) -> Tensor {
+      Tensor(shape: matrix.shape) { target in
+        let values = matrix.floats
+        for row in 0..<inputs {
+          for column in 0..<inputs {
+            let at = row * inputs + column
+            target[at] = values[at] * factors[row] * factors[column]
+          }
+        }
+      }
+    }
+    return InputStatistics(
+      inputs: inputs, tokens: tokens, meanMagnitude: times(meanMagnitude, 1),
+      largestMagnitude: times(largestMagnitude, 1), meanSquare: times(meanSquare, 2),
+      secondMoment: secondMoment.map(both), crossMoment: crossMoment.map(both))
+  }
+}
+
+/// Sums over batches in the order they come, so that neither threads nor memory change a bit.
+/// Products of columns are summed in float32 (a batch at a time), the rest in float64.
+public final class InputStatisticsSum {
+  public let inputs: Int
+  public let needs: StatisticsNeeds
+  public private(set) var tokens = 0
+  private var magnitudes: [Double]
+  private var squares: [Double]
+  private var largest: [Float]
+  private let moment: Storage?
+  private let cross: Storage?
+
+  public init(inputs: Int, needs: StatisticsNeeds) {
+    self.inputs = inputs
+    self.needs = needs
+    magnitudes = [Double](repeating: 0, count: inputs)
+    squares = magnitudes
+    largest = [Float](repeating: 0, count: inputs)
+    func zeros() -> Storage {
+      let storage = Storage(byteCount: inputs * inputs * 4)
+      storage.base.assumingMemoryBound(to: Float.self)
+        .initialize(repeating: 0, count: inputs * inputs)
+      return storage
+    }
+    moment = needs.contains(.secondMoment) ? zeros() : nil
+    cross = needs.contains(.crossMoment) ? zeros() : nil
+  }
+
+  /// Bytes that the sums of a matrix take.
+  public static func byteCount(inputs: Int, needs: StatisticsNeeds) -> Int {
+    let matrices =
+      (needs.contains(.secondMoment) ? 1 : 0) + (needs.contains(.crossMoment) ? 1 : 0)
+    return inputs * (20 + matrices * inputs * 4)
+  }
+
+  /// - Parameters:
+  ///   - x: float32 `[tokens, inputs]`.
+  ///   - original: the same tokens in the uncompressed model; wanted for the cross moment.
+  public func add(_ x: Tensor, original: Tensor? = nil) {
+    precondition(x.columns == inputs && x.dtype == .float32)
+    addMagnitudes(x)
+    tokens += x.rows
+    if let moment {
+      SymmetricProduct.add(x, toLower: moment.base.assumingMemoryBound(to: Float.self))
+    }
+    guard let cross else { return }
+    guard let original, original.shape == x.shape else {
+      preconditionFailure("a cross moment is of two streams of the same tokens")
+    }
+    let difference = original - x
+    TiledProduct.run(
+      inputs, inputs, x.rows, difference.operand(transposed: true), x.operand(),
+      into: cross.base.assumingMemoryBound(to: Float.self), stride: inputs, adding: true)
+  }
+
+  private func addMagnitudes(_ x: Tensor) {
+    let values = Unshared(x.floats)
+    let (rows, inputs) = (x.rows, inputs)
+    magnitudes.withUnsafeMutableBufferPointer { magnitudes in
+      squares.withUnsafeMutableBufferPointer { squares in
+        largest.withUnsafeMutableBufferPointer { largest in
+          guard let sums = magnitudes.baseAddress, let squareSums = squares.baseAddress,
+            let peaks = largest.baseAddress
+          else { return }
+          let target = Unshared((sums, squareSums, peaks))
+          Parallel.ranges(inputs, of: 256) { columns in
+            let (sums, squareSums, peaks) = target.value
+            for row in 0..<rows {
+              let line = values.value + row * inputs
+              for column in columns {
+                let magnitude = abs(line[column])
+                sums[column] += Double(magnitude)
+                squareSums[column] += Double(magnitude) * Double(magnitude)
+                peaks[column] = max(peaks[column], magnitude)
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// Everything added so far. Afterwards nothing more may be added.
+  public func finish() -> InputStatistics {
+    let scale = 1 / Double(max(tokens, 1))
+    func matrix(_ storage: Storage?, isLower: Bool) -> Tensor? {
+      guard let storage else { return nil }
+      let values = storage.base.assumingMemoryBound(to: Float.self)
+      if isLower { SymmetricProduct.mirrorLower(values, inputs) }
+      for index in 0..<inputs * inputs { values[index] *= Float(scale) }
+      return Tensor(dtype: .float32, shape: [inputs, inputs], storage: storage)
+    }
+    return InputStatistics(
+      inputs: inputs, tokens: tokens, meanMagnitude: magnitudes.map { Float($0 * scale) },
+      largestMagnitude: largest, meanSquare: squares.map { Float($0 * scale) },
+      secondMoment: matrix(moment, isLower: true), crossMoment: matrix(cross, isLower: false))
+  }
+}
