@@ -1,3 +1,4 @@
+import CKernels
 public import Tensors
 
 /// How far a decoded matrix lies from the one that was encoded.
@@ -76,5 +77,13 @@ extension AffineGroups {
       return try pass.quantize(choosing: .given(pass.wholeTensorGrid(choosing: choice)))
     }
     return try pass.quantize(choosing: choice)
+  }
+}
+
+extension AffineGroups {
+  /// The scale, rounded to its stored type, and the zero point of a grid that reaches from one value
+  /// to another.
+  package func grid(from low: Float, to high: Float, zero: inout Int8) -> Float {
+    pare_affine_grid(low, high, Int32(bits), isSymmetric ? 1 : 0, scaleType.affineType, &zero)
   }
 }
