@@ -1,4 +1,4 @@
-import Tensors
+package import Tensors
 
 #if canImport(Glibc)
   import Glibc

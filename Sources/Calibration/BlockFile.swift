@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Codecs
 package import Models
-package import Tensors
+import Tensors
 package import Text
 
 /// A treated block as it lies on disk: the tensors that changed, under their declared names, and what

@@ -1,6 +1,6 @@
 package import Codecs
 package import Models
-package import Tensors
+public import Tensors
 
 /// What is done to each block of a walk, in this order: factors move between channels, a method sees
 /// the block whole, matrices are compressed one after another, their errors corrected.

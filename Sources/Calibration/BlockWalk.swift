@@ -2,7 +2,7 @@ import Checkpoints
 import Codecs
 package import Models
 package import Tensors
-package import Text
+import Text
 
 /// The one traversal of a model for calibration: block by block, each treated on the inputs that the
 /// treated blocks before it give, and done when it lies on the disk.

@@ -1,5 +1,5 @@
 import Codecs
-import Tensors
+package import Tensors
 
 /// What a compressed matrix does to its outputs on the calibration tokens.
 package enum OutputError {

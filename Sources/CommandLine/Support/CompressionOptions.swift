@@ -19,6 +19,16 @@ struct CompressionOptions: ParsableArguments {
     completion: .file())
   var evaluate: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Memory that a calibrated run may use; activations past it go to disk: 4GB.",
+      valueName: "size"),
+    transform: ByteSize.parse)
+  var memoryLimit: Int?
+
+  @Flag(help: "Go on with an unfinished calibrated run.")
+  var resume = false
+
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
 
@@ -36,6 +46,8 @@ struct CompressionOptions: ParsableArguments {
     guard recipe.isOnePass else { return try runPasses(recipe, model: model, output: output) }
     var compression = try Compression(recipe, model: model, consumer: consumer)
     compression.shardByteLimit = output.shardSize
+    compression.walkSettings.memoryLimit = memoryLimit
+    compression.walkSettings.resumes = resume
     if dryRun {
       let estimate = try compression.estimate()
       try report.json
@@ -47,7 +59,8 @@ struct CompressionOptions: ParsableArguments {
     let result = try compression.run(
       output: output.output, overwrite: output.overwrite,
       onProgress: { step in
-        progress.update(step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: step.tensor)
+        progress.update(
+          step.done, of: step.total, scale: step.isOfBytes ? 1e6 : 0, detail: step.what)
       },
       evaluate: { path in
         progress.finish()
@@ -75,8 +88,7 @@ struct CompressionOptions: ParsableArguments {
       try run.run(output: output.output, overwrite: output.overwrite) { step in
         switch step {
         case .quantizing(let step):
-          progress.update(
-            step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: "MB  \(step.tensor)")
+          progress.update(step.done, of: step.total, scale: 0, detail: step.what)
         case .training(let metrics, let steps):
           progress.update(
             metrics.step, of: steps, detail: String(format: "loss %.4f", metrics.loss))
