@@ -125,7 +125,7 @@ let package = Package(
       "CalibrationTests",
       ["TestSupport"] + [
         "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models",
-        "Training", "Calibration",
+        "Training", "Calibration", "Quantization",
       ]),
     tests(
       "QuantizationTests",
