@@ -205,10 +205,8 @@ extension BlockWalk {
         }
       }
       let statistics = sum?.finish() ?? .none(inputs: inputs)
-      for linear in linears {
-        try report("compressing \(linear.configuration.name)", share)
-        try compress(linear, statistics, &treated)
-      }
+      try report("compressing \(stage.name)", share)
+      try compress(linears, statistics, &treated)
       // Nothing reads what the last stage of the last block would give.
       guard !(isLast && stage == .feedForwardOutput) else { break }
       for batch in batches.indices {
@@ -219,28 +217,49 @@ extension BlockWalk {
     }
   }
 
+  /// Matrices of one stage, those of equal methods together.
   private func compress(
-    _ linear: Linear, _ statistics: InputStatistics, _ treated: inout TreatedBlock
+    _ linears: [Linear], _ statistics: InputStatistics, _ treated: inout TreatedBlock
   ) throws {
-    guard let method = treatment.method(linear.configuration) else { return }
-    let name = linear.configuration.name
-    let clock = ContinuousClock()
-    let start = clock.now
-    let matrix: Tensor =
-      if let dense = linear.weight as? DenseWeight { dense.tensor } else {
-        linear.weight.dequantized()
+    var left = linears
+    while let first = left.first, let method = treatment.method(first.configuration) {
+      let alike = left.filter {
+        $0.configuration.name == first.configuration.name
+          || isAlike(method, treatment.method($0.configuration))
       }
-    do throws(CompressionError) {
-      var result = try method.compress(matrix, statistics)
-      if let correction = treatment.correction {
-        result = try correction.correct(result, of: matrix, statistics)
+      let names = alike.map(\.configuration.name)
+      left.removeAll { names.contains($0.configuration.name) }
+      let matrices = alike.map { linear -> Tensor in
+        if let dense = linear.weight as? DenseWeight { return dense.tensor }
+        return linear.weight.dequantized()
       }
-      treated.take(result, for: name, seconds: (clock.now - start).seconds)
-    } catch {
-      // Zeros and worse appear where a file was cut short while it was read.
-      try model.checkpoint.checkIntact()
-      throw CalibrationError.badTensor("\(name).weight", reason: error.description)
+      let clock = ContinuousClock()
+      let start = clock.now
+      do throws(CompressionError) {
+        let results = try method.compress(matrices, sharing: statistics)
+        for (index, name) in names.enumerated() {
+          var result = results[index]
+          if let correction = treatment.correction {
+            result = try correction.correct(result, of: matrices[index], statistics)
+          }
+          treated.take(result, for: name, seconds: 0)
+        }
+      } catch {
+        // Zeros and worse appear where a file was cut short while it was read.
+        try model.checkpoint.checkIntact()
+        throw CalibrationError.badTensor(
+          names.map { "\($0).weight" }.joined(separator: ", "), reason: error.description)
+      }
+      let share = (clock.now - start).seconds / Double(names.count)
+      for index in treated.matrices.indices where names.contains(treated.matrices[index].module) {
+        treated.matrices[index].seconds = share
+      }
     }
+  }
+
+  private func isAlike(_ a: any WeightMethod, _ b: (any WeightMethod)?) -> Bool {
+    guard let a = a as? any Hashable, let b = b as? any Hashable else { return false }
+    return AnyHashable(a) == AnyHashable(b)
   }
 }
 

@@ -13,6 +13,8 @@ public struct Compression {
   public let plan: Plan
   /// Bytes after which a new shard begins.
   public var shardByteLimit = SafetensorsWriter.defaultShardByteLimit
+  /// What was measured to find each matrix's bits; goes into the report.
+  public var allocation: JSON?
   public var walkSettings = WalkSettings()
   let source: WeightSource
   private let config: JSON
@@ -65,6 +67,7 @@ public struct Compression {
       var report = Report(
         plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
         measurements: try evaluate(directory.path))
+      report.allocation = allocation
       report.calibration = walk?.calibration
       report.blocks = walk?.files.map(\.report) ?? []
       try directory.write("pare.json", report.json(withTimings: false).serialized(pretty: true))

@@ -3,7 +3,7 @@ import Models
 
 extension Plan {
   /// Whether samples must pass the model to carry this plan out.
-  public var needsWalk: Bool { recipe.needsCalibration }
+  public var needsWalk: Bool { recipe.needsCalibration && !recipe.needsAllocation }
 
   /// What the plan does to each block.
   package var treatment: BlockTreatment {

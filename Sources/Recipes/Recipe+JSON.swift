@@ -36,6 +36,16 @@ extension QuantizeStage {
       ("symmetric", JSON(isSymmetric)), ("clipping", JSON(clipping.rawValue)),
       ("targets", .array(targets.map { JSON($0.text) })),
     ]
+    if let allocation {
+      switch allocation.budget {
+      case .modelBytes(let bytes): fields.append(("target_size", JSON(bytes)))
+      case .bitsPerWeight(let bits): fields.append(("target_bits", JSON(bits)))
+      }
+      if let sensitivity = allocation.sensitivity {
+        fields.append(("sensitivity", JSON(sensitivity.rawValue)))
+      }
+      fields.append(("candidate_bits", .array(allocation.candidates.map { JSON($0) })))
+    }
     if let blocks {
       fields.append(("blocks", JSON("\(blocks.lowerBound)-\(blocks.upperBound)")))
     }

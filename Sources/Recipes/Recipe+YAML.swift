@@ -101,6 +101,28 @@ extension QuantizeStage {
         line: fields.line(of: "strategy"))
     }
     isSymmetric = try fields.flag("symmetric") ?? isSymmetric
+    let size = try fields.text("target_size")
+    let average = try fields.number("target_bits")
+    if size != nil, average != nil {
+      throw .contradiction("target_size and target_bits say the same thing twice", line: line)
+    }
+    if let size {
+      guard let bytes = ByteCount.parse(size) else {
+        throw .badSetting(
+          "target_size", value: size, expected: "a size such as 300MB",
+          line: fields.line(of: "target_size"))
+      }
+      allocation = BitAllocation(.modelBytes(bytes))
+    }
+    if let average { allocation = BitAllocation(.bitsPerWeight(average)) }
+    let sensitivity: BitAllocation.Sensitivity? = try fields.choice("sensitivity")
+    let candidates = try fields.texts("candidate_bits")
+    if allocation == nil, sensitivity != nil || candidates != nil {
+      throw .contradiction(
+        "sensitivity and candidate_bits are for target_size or target_bits", line: line)
+    }
+    allocation?.sensitivity = sensitivity
+    if let candidates { allocation?.candidates = candidates.map { Int($0) ?? 0 } }
     dampingFraction = try fields.number("dampening_frac") ?? dampingFraction
     blockSize = try fields.integer("block_size") ?? blockSize
     actOrder = try fields.choice("actorder") ?? actOrder

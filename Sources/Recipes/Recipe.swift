@@ -68,7 +68,7 @@ public struct Recipe: Sendable, Equatable {
     stages.contains { stage in
       switch stage {
       case .smooth: true
-      case .quantize(let stage): stage.method.needsCalibration
+      case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
       case .cut, .distill: false
       }
     }
@@ -163,6 +163,8 @@ public struct QuantizeStage: Sendable, Equatable {
   public var actOrder = ActOrder.none
   /// gptq: whether grids come from the original weights rather than from what errors made of them.
   public var usesStaticGroups = false
+  /// What all matrices may take together, in place of `bits`.
+  public var allocation: BitAllocation?
   /// smoothquant: α; nil searches it.
   public var smoothingStrength: Double? = 0.5
   /// Line of the recipe file where the stage begins.
@@ -215,6 +217,17 @@ public struct QuantizeStage: Sendable, Equatable {
     if case .group(let size) = granularity, !AffineGroups.supportedGroupSizes.contains(size) {
       throw .badSetting(
         "group_size", value: String(size), expected: "16 to 256, or -1 for per channel", line: line)
+    }
+    if let allocation {
+      let all = AffineGroups.supportedBits
+      guard !allocation.candidates.isEmpty, allocation.candidates.allSatisfy(all.contains) else {
+        throw .badSetting(
+          "candidate_bits", value: "\(allocation.candidates)", expected: "some of 2, 3, 4, 5, 6, 8",
+          line: line)
+      }
+      if format == .int8 {
+        throw .contradiction("int-quantized has 8 bits for every weight", line: line)
+      }
     }
     if format == .int8, bits != 8 {
       throw .contradiction(

@@ -47,6 +47,8 @@ public struct Report: Sendable {
   public let measurements: JSON?
   /// The samples on which activations were measured; nil where none were.
   public var calibration: JSON?
+  /// What was measured to find each matrix's bits.
+  public var allocation: JSON?
   /// What was measured of each block; empty where samples did not pass the model.
   public var blocks: [JSON] = []
   public var output = ""
@@ -65,6 +67,7 @@ public struct Report: Sendable {
     if withTimings { fields.append(("output", JSON(output))) }
     fields += plan.sizes
     if let measurements { fields.append(("measurements", measurements)) }
+    if let allocation { fields.append(("allocation", allocation)) }
     if let calibration { fields.append(("calibration", calibration)) }
     if withTimings {
       fields.append(("seconds", JSON(seconds)))

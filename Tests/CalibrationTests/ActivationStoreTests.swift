@@ -1,9 +1,10 @@
 import Calibration
-import TestSupport
 import Tensors
+import TestSupport
 import Testing
 
-@Test(arguments: [0, 100, 1 << 20]) func whatIsStoredComesBackWhateverTheBudget(budget: Int) throws {
+@Test(arguments: [0, 100, 1 << 20]) func whatIsStoredComesBackWhateverTheBudget(budget: Int) throws
+{
   try withTemporaryDirectory { folder in
     var random = Xoshiro256(seed: 1)
     func tensor(_ rows: Int, _ columns: Int) -> Tensor {

@@ -12,6 +12,7 @@ struct Quantize: ParsableCommand {
         pare quantize MODEL -o smaller --bits 8 --strategy channel --format int-quantized
         pare quantize MODEL -o smaller --method gptq --bits 4 --group-size 64 --calibration text.txt
         pare quantize MODEL -o smaller --method awq --bits 3 --asymmetric
+        pare quantize MODEL -o smaller --method gptq --target-bits 3.5
         pare quantize MODEL -o smaller --targets 'mlp.*' --ignore '*.0.*' --dry-run
 
       Methods that look at activations (all but rtn) let samples pass the model block by block. Without
@@ -47,6 +48,19 @@ struct Quantize: ParsableCommand {
 
   @Option(help: "Bits per weight: 2, 3, 4, 5, 6 or 8.")
   var bits = 4
+
+  @Option(
+    help: ArgumentHelp(
+      "Bytes of the whole result, such as 300MB; each matrix gets the bits that serve best.",
+      valueName: "size"), transform: ByteSize.parse)
+  var targetSize: Int?
+
+  @Option(help: "As --target-size: average bits per quantized weight, scales included.")
+  var targetBits: Double?
+
+  @Option(
+    help: "What bits are judged by: kl when one matrix is quantized, or fisher. Default: by size.")
+  var sensitivity: BitAllocation.Sensitivity?
 
   @Option(help: "Neighbouring weights that share a scale: 16 to 256.")
   var groupSize: Int?
@@ -106,7 +120,13 @@ struct Quantize: ParsableCommand {
     if smoothingStrength != "search", Double(smoothingStrength) == nil {
       throw ValidationError("--smoothing-strength is a number from 0 to 1, or search.")
     }
-    if method == .rtn, calibration.isUsed {
+    if targetSize != nil, targetBits != nil {
+      throw ValidationError("--target-size and --target-bits say the same thing; give one.")
+    }
+    if sensitivity != nil, targetSize == nil, targetBits == nil {
+      throw ValidationError("--sensitivity is for --target-size or --target-bits.")
+    }
+    if method == .rtn, calibration.isUsed, targetSize == nil, targetBits == nil {
       throw ValidationError("--method rtn looks at no activations; leave --calibration out.")
     }
     do {
@@ -135,6 +155,9 @@ struct Quantize: ParsableCommand {
       stage.blocks = blocks.flatMap(QuantizeStage.range)
       stage.indivisible = indivisible
       stage.format = format
+      if let targetSize { stage.allocation = BitAllocation(.modelBytes(targetSize)) }
+      if let targetBits { stage.allocation = BitAllocation(.bitsPerWeight(targetBits)) }
+      stage.allocation?.sensitivity = sensitivity
       stage.actOrder = actOrder ? .static : .none
       stage.dampingFraction = dampingFraction
       stage.blockSize = blockSize
@@ -151,6 +174,7 @@ struct Quantize: ParsableCommand {
 }
 
 extension QuantizeStage.Method: ExpressibleByArgument {}
+extension BitAllocation.Sensitivity: ExpressibleByArgument {}
 extension QuantizeStage.Clipping: ExpressibleByArgument {}
 extension QuantizeStage.Indivisible: ExpressibleByArgument {}
 extension AffineGroups.Layout: ExpressibleByArgument {}

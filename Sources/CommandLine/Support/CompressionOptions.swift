@@ -44,6 +44,16 @@ struct CompressionOptions: ParsableArguments {
 
   func run(_ recipe: Recipe, model: String, output: OutputOptions) throws {
     guard recipe.isOnePass else { return try runPasses(recipe, model: model, output: output) }
+    let progress = ProgressLine("quantizing", unit: "MB")
+    var recipe = recipe
+    var allocation: JSON?
+    if recipe.needsAllocation {
+      let found = try recipe.allocatingBits(model: model, consumer: consumer) { step in
+        progress.update(step.done, of: step.total, scale: 0, detail: step.what)
+      }
+      progress.finish()
+      (recipe, allocation) = (found.recipe, found.report)
+    }
     var compression = try Compression(recipe, model: model, consumer: consumer)
     compression.shardByteLimit = output.shardSize
     compression.walkSettings.memoryLimit = memoryLimit
@@ -55,7 +65,7 @@ struct CompressionOptions: ParsableArguments {
         : Console.print(PlanText.table(compression.plan, estimate))
       return
     }
-    let progress = ProgressLine("quantizing", unit: "MB")
+    compression.allocation = allocation
     let result = try compression.run(
       output: output.output, overwrite: output.overwrite,
       onProgress: { step in
@@ -83,6 +93,8 @@ struct CompressionOptions: ParsableArguments {
     var run = RecipeRun(recipe, model: model)
     run.consumer = consumer
     run.shardByteLimit = output.shardSize
+    run.walkSettings.memoryLimit = memoryLimit
+    run.walkSettings.resumes = resume
     let progress = ProgressLine("recipe", unit: "steps")
     let result = try Interruption.capturing {
       try run.run(output: output.output, overwrite: output.overwrite) { step in
