@@ -61,6 +61,21 @@ public struct SelfWrittenText: Sendable {
       samples: found, origin: "written by the model itself, temperature \(temperature)")
   }
 
+  /// How long `write` will take, by the speed of a few tokens.
+  public func estimatedSeconds(_ model: LanguageModel, samples: Int, length: Int) throws -> Double {
+    let begin = model.configuration.beginToken ?? model.endTokens.first ?? 0
+    let count = min(Self.together, samples)
+    let caches = (0..<count).map { _ in model.cache(plannedLength: 8) }
+    let clock = ContinuousClock()
+    var fastest = Double.infinity
+    for _ in 0..<3 {
+      let start = clock.now
+      _ = model.logits(try model.hidden(caches.map { (tokens: [begin], cache: $0) }))
+      fastest = min(fastest, (clock.now - start).seconds)
+    }
+    return fastest * Double(samples * length) / Double(count)
+  }
+
   private static func texts(
     _ model: LanguageModel, from begin: Int, count: Int, length: Int, greedy: Int,
     temperature: Float, seed: UInt64, onProgress: (Int) throws -> Void

@@ -17,6 +17,33 @@ extension Compression {
     public init() {}
   }
 
+  /// The samples in words; nil where no activations are looked at.
+  public var calibrationText: String? {
+    guard plan.needsWalk else { return nil }
+    let request = plan.recipe.calibration
+    let settings = request.resolved(for: source.configuration, seed: plan.recipe.seed)
+    guard let data = request.data else {
+      return "\(settings.samples) texts of up to \(settings.length) tokens that the model writes, "
+        + "seed \(settings.seed), each begins with BOS"
+    }
+    let name = data.split(separator: "/").last.map(String.init) ?? data
+    let packing =
+      request.areTokens
+      ? "token ids as they are" : "documents packed without padding, each begins with its BOS"
+    return "\(settings.samples) rows of \(settings.length) tokens of \(name), seed "
+      + "\(settings.seed), \(packing)"
+  }
+
+  /// How long the model will write its own calibration text; nil where it does not.
+  public func selfWritingSeconds() throws -> Double? {
+    let request = plan.recipe.calibration
+    guard plan.needsWalk, request.data == nil else { return nil }
+    let settings = request.resolved(for: source.configuration, seed: plan.recipe.seed)
+    return try SelfWrittenText(seed: settings.seed).estimatedSeconds(
+      try LanguageModel(checkpoint: source.checkpoint), samples: settings.samples,
+      length: settings.length)
+  }
+
   /// Treated blocks by index, and what the samples were.
   struct WalkResult {
     var files: [BlockFile]

@@ -57,6 +57,16 @@ public struct Report: Sendable {
   /// Sentences for the user, such as leftovers of killed runs that were removed.
   public var notes: [String] = []
 
+  /// What the samples covered, in words; nil where none passed the model.
+  public var coverage: String? {
+    guard let calibration, let samples = calibration["samples"]?.int,
+      let tokens = calibration["tokens"]?.int, let distinct = calibration["distinct_tokens"]?.int,
+      let vocabulary = calibration["vocabulary"]?.int, let origin = calibration["origin"]?.string
+    else { return nil }
+    return "Calibrated on \(samples) samples, \(tokens) tokens, \(distinct) of \(vocabulary) "
+      + "different ones; \(origin)."
+  }
+
   /// - Parameter withTimings: adds what differs from run to run: seconds and peak memory.
   public func json(withTimings: Bool) -> JSON {
     var fields: [(String, JSON)] = [

@@ -62,8 +62,12 @@ struct CompressionOptions: ParsableArguments {
       let estimate = try compression.estimate()
       try report.json
         ? Console.print(compression.plan.json(with: estimate))
-        : Console.print(PlanText.table(compression.plan, estimate))
+        : Console.print(
+          PlanText.table(compression.plan, estimate, calibration: compression.calibrationText))
       return
+    }
+    if let seconds = try compression.selfWritingSeconds(), let text = compression.calibrationText {
+      Console.note("calibration: \(text); at most \(Format.number(seconds, 0)) s to write.")
     }
     compression.allocation = allocation
     let result = try compression.run(

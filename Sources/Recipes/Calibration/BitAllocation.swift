@@ -247,7 +247,8 @@ private struct BitSearch {
     _ bits: [Int], _ found: Double, _ uniform: (bits: Int, kl: Double)?, _ costs: [[Double]]
   ) -> JSON {
     [
-      "sensitivity": JSON(sensitivity.rawValue), "kl_allocated": JSON(found),
+      "sensitivity": JSON(sensitivity.rawValue), "kl": JSON(min(found, uniform?.kl ?? found)),
+      "kl_knapsack": JSON(found),
       "kl_best_uniform": uniform.map { JSON($0.kl) } ?? .null,
       "best_uniform_bits": uniform.map { JSON($0.bits) } ?? .null,
       "protocol":
