@@ -29,6 +29,12 @@ package struct AffineGrids: Sendable {
   package var scales: [Float]
   package var zeros: [Int8]
   package var perRow: Int
+
+  package init(scales: [Float], zeros: [Int8], perRow: Int) {
+    self.scales = scales
+    self.zeros = zeros
+    self.perRow = perRow
+  }
 }
 
 /// Where the ends of a grid go.
@@ -41,7 +47,7 @@ package enum GridChoice: Sendable {
   /// On grids that exist.
   case given(AffineGrids)
 
-  var candidates: (count: Int, grid: Float) {
+  package var candidates: (count: Int, grid: Float) {
     if case .search(let count, let grid) = self { (count, grid) } else { (1, 1) }
   }
 }
@@ -76,5 +82,12 @@ extension AffineGroups {
       return try pass.quantize(choosing: .given(pass.wholeTensorGrid(choosing: choice)))
     }
     return try pass.quantize(choosing: choice)
+  }
+
+  /// The one grid of a whole tensor.
+  package func grid(ofWhole weight: Tensor, choosing choice: GridChoice)
+    throws(CodecError) -> AffineGrids
+  {
+    try EncodingPass(codec: self, source: weight).wholeTensorGrid(choosing: choice)
   }
 }
