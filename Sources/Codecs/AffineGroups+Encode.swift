@@ -48,7 +48,7 @@ package enum GridChoice: Sendable {
   /// On grids that exist.
   case given(AffineGrids)
 
-  var candidates: (count: Int, grid: Float) {
+  package var candidates: (count: Int, grid: Float) {
     if case .search(let count, let grid) = self { (count, grid) } else { (1, 1) }
   }
 }
@@ -83,6 +83,13 @@ extension AffineGroups {
       return try pass.quantize(choosing: .given(pass.wholeTensorGrid(choosing: choice)))
     }
     return try pass.quantize(choosing: choice)
+  }
+
+  /// The one grid of a whole tensor.
+  package func grid(ofWhole weight: Tensor, choosing choice: GridChoice)
+    throws(CodecError) -> AffineGrids
+  {
+    try EncodingPass(codec: self, source: weight).wholeTensorGrid(choosing: choice)
   }
 }
 

@@ -7,6 +7,7 @@
 #include "divergence_losses.h"
 #include "files.h"
 #include "gemm.h"
+#include "gptq.h"
 #include "gradients.h"
 #include "losses.h"
 #include "losses_sorted.h"
