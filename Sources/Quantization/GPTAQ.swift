@@ -52,6 +52,15 @@ public struct GPTAQ: WeightMethod, Hashable {
     try gptq.compress(weight, try factor(statistics))
   }
 
+  public func compress(_ weights: [Tensor], sharing statistics: InputStatistics)
+    throws(CompressionError) -> [CompressedWeight]
+  {
+    let factor = try factor(statistics)
+    var results: [CompressedWeight] = []
+    for weight in weights { results.append(try gptq.compress(weight, factor)) }
+    return results
+  }
+
   /// What matrices of common inputs share.
   package func factor(_ statistics: InputStatistics) throws(CompressionError) -> GPTQ.Factor {
     guard strength >= 0, strength <= 1 else {

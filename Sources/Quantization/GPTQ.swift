@@ -69,6 +69,15 @@ public struct GPTQ: WeightMethod, Hashable {
     try compress(weight, try factor(statistics))
   }
 
+  public func compress(_ weights: [Tensor], sharing statistics: InputStatistics)
+    throws(CompressionError) -> [CompressedWeight]
+  {
+    let factor = try factor(statistics)
+    var results: [CompressedWeight] = []
+    for weight in weights { results.append(try compress(weight, factor)) }
+    return results
+  }
+
   /// The same with a factor that matrices of common inputs share.
   package func compress(_ weight: Tensor, _ factor: Factor) throws(CompressionError)
     -> CompressedWeight

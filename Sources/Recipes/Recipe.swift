@@ -190,9 +190,18 @@ public struct QuantizeStage: Sendable, Equatable {
     case .awq where role != .query && role != .key && role != .queryKeyValue:
       ActivationAwareClipping(codec: codec)
     // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
-    case .rtn, .smoothquant, .awq, .gptq, .gptaq:
+    case .gptq: gptq(codec)
+    case .gptaq: GPTAQ(gptq: gptq(codec))
+    case .rtn, .smoothquant, .awq:
       RoundToNearest(codec: codec, clipping: rounding)
     }
+  }
+
+  private func gptq(_ codec: AffineGroups) -> GPTQ {
+    GPTQ(
+      codec: codec, damping: dampingFraction, blockSize: blockSize,
+      order: GPTQ.Order(rawValue: actOrder.rawValue) ?? .none,
+      grids: usesStaticGroups ? .original : .current, clipping: rounding)
   }
 
   package var rounding: RoundToNearest.Clipping {
