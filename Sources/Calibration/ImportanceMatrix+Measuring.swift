@@ -31,8 +31,8 @@ extension ImportanceMatrix {
         let context = model.context(of: segments, block: index)
         var state = block.begin(x)
         for stage in Block.Stage.allCases {
-          if !block.linears(of: stage).isEmpty {
-            see(state.input, at: Place(block: index, stage: stage))
+          if let linear = block.linears(of: stage).first {
+            see(linear.transformed(state.input), at: Place(block: index, stage: stage))
           }
           block.run(stage, &state, context)
         }

@@ -18,6 +18,7 @@ public struct Recipe: Sendable, Equatable {
     case quantize(QuantizeStage)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// The recipe in parts that one pass each carries out: quantizations together, a cut
@@ -39,6 +40,9 @@ public struct Recipe: Sendable, Equatable {
       case .distill(let distill):
         flush()
         passes.append(.distill(distill))
+      case .rotate(let rotate):
+        flush()
+        passes.append(.rotate(rotate))
       }
     }
     flush()
@@ -49,6 +53,7 @@ public struct Recipe: Sendable, Equatable {
     case compress(Recipe)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// Whether one pass over the weights carries the recipe out, which can be planned tensor by tensor.

@@ -8,6 +8,7 @@
 #include "files.h"
 #include "gemm.h"
 #include "gradients.h"
+#include "hadamard.h"
 #include "losses.h"
 #include "losses_sorted.h"
 #include "mapping.h"

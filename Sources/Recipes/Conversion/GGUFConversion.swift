@@ -39,6 +39,11 @@ public struct GGUFConversion: Conversion {
     let source = try WeightSource(checkpoint)
     self.source = source
     let model = source.configuration
+    if source.quantization?.transforms.isEmpty == false {
+      throw ModelError.notForGGUF(
+        ["inputs are rotated at run time, which no GGUF engine does: rotate with online: false"],
+        path: path)
+    }
     let family = GGUFArchitecture.all.first { $0.modelTypes.contains(model.modelType) }
     guard let family, !model.blocks.isEmpty else {
       throw ModelError.notForGGUF(

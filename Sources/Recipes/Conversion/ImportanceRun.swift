@@ -51,8 +51,7 @@ public struct ImportanceRun: Sendable {
       })
     else { throw ImportanceError.noNames(modelType: configuration.modelType) }
     let tokens = try TrainingRun.tokenizer(model.checkpoint).encode(text, addSpecialTokens: false)
-    let texts = try windows(
-      of: tokens, begin: configuration.beginToken, context: configuration.contextLength)
+    let texts = try TextWindows(samples: samples, length: length).cut(tokens, configuration)
     // A tied head is the embedding's table, which some families' files hold twice.
     let tied = configuration.tensors.first { $0.role == .embedding }
     func names(_ tensor: ModelTensor) -> [String] {
@@ -68,22 +67,5 @@ public struct ImportanceRun: Sendable {
     return Result(
       matrix: matrix, samples: texts.count, length: texts[0].count,
       distinctTokens: Set(texts.joined()).count, seconds: (clock.now - start).inSeconds)
-  }
-
-  /// Windows without overlap, spread evenly; each begins with the model's own first token if it has
-  /// one.
-  private func windows(of tokens: [Int], begin: Int?, context: Int?) throws -> [[Int]] {
-    let length = min(self.length, context ?? self.length)
-    let prefix = begin.map { [$0] } ?? []
-    let body = length - prefix.count
-    guard body > 0, tokens.count >= body else {
-      throw ImportanceError.noText(needed: max(body, 1), found: tokens.count)
-    }
-    let whole = tokens.count / body
-    let count = min(samples, whole)
-    return (0..<count).map { index in
-      let first = index * whole / count * body
-      return prefix + tokens[first..<(first + body)]
-    }
   }
 }
