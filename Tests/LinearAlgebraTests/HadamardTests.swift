@@ -15,8 +15,8 @@ private func explicit(_ hadamard: Hadamard, transposed: Bool = false) -> [Float]
   var scratch = matrix
   matrix.withUnsafeMutableBufferPointer { matrix in
     scratch.withUnsafeMutableBufferPointer {
-      hadamard.transform(
-        matrix.baseAddress!, width: n, transposed: transposed, scratch: $0.baseAddress)
+      guard let base = matrix.baseAddress else { return }
+      hadamard.transform(base, width: n, transposed: transposed, scratch: $0.baseAddress)
     }
   }
   return matrix
@@ -155,4 +155,26 @@ func rotationsAreOrthogonalAndRowsAndColumnsAgree(n: Int, keepsMean: Bool) {
     if !(3..<15).contains(column) { #expect(rows[index] == x[index]) }
     if !(5..<17).contains(row) || !(2..<39).contains(column) { #expect(columns[index] == x[index]) }
   }
+}
+
+@Test func blocksAreTheirOwnInverseAndGradientsPassLikeInputs() throws {
+  var random = Xoshiro256(seed: 4)
+  func normal() -> Tensor {
+    Tensor((0..<3 * 24).map { _ in Float(random.normal()) }, shape: [3, 24])
+  }
+  let (x, dy) = (normal().asLeaf, normal())
+  let transform = BlockHadamard(size: 8)
+  let y = transform(x)
+  let back = transform(y.detached)
+  for index in 0..<x.count { #expect(abs(back.floats[index] - x.floats[index]) < 1e-6) }
+  Tape.backward([(y, dy)])
+  // The matrix is symmetric, so ⟨dy, T x⟩ = ⟨T dy, x⟩.
+  let gradient = try #require(x.gradient)
+  let (left, right) = (0..<x.count).reduce((0.0, 0.0)) {
+    (
+      $0.0 + Double(dy.floats[$1]) * Double(y.floats[$1]),
+      $0.1 + Double(gradient.floats[$1]) * Double(x.floats[$1])
+    )
+  }
+  #expect(abs(left - right) < 1e-4)
 }

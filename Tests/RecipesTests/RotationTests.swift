@@ -246,3 +246,15 @@ func modelsWithoutARotatableStreamAreRefused(name: String) throws {
     #expect(done.transforms.isEmpty)
   }
 }
+
+@Test(arguments: [
+  ("{method: quarto}", "quarot"), ("{seed: -1}", "0 or more"), ("{dtype: int8}", "bf16"),
+  ("{method: spinquant}", "lacks data"), ("{method: spinquant, data: a, bits: 7}", "one of"),
+  ("{steps: 3}", "unknown key"),
+])
+func wrongSettingsOfARotationAreNamed(settings: String, word: String) throws {
+  let error = #expect(throws: RecipeError.self) {
+    try Recipe(yaml: "stages:\n  - rotate: \(settings)", name: "a")
+  }
+  #expect("\(try #require(error))".contains(word), "\(String(describing: error))")
+}

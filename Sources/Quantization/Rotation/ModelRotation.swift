@@ -161,7 +161,8 @@ package struct ModelRotation {
     if let onlineRuns {
       notes.append(
         "the input of each down is multiplied by a Hadamard matrix of size \(onlineRuns) at run "
-          + "time (transform_config)")
+          + "time (transform_config). vLLM and Pare do that; transformers loads the model and leaves "
+          + "it out, so that it computes something else there")
     }
     return notes
   }
