@@ -130,7 +130,21 @@ extension WeightSource {
   func linear(_ linear: LinearConfiguration) throws -> Linear {
     Linear(
       configuration: linear, weight: try weight(linear),
-      bias: linear.hasBias ? try vector("\(linear.name).bias") : nil)
+      bias: linear.hasBias ? try vector("\(linear.name).bias") : nil,
+      inputTransform: try inputTransform(linear))
+  }
+
+  private func inputTransform(_ linear: LinearConfiguration) throws(ModelError) -> BlockHadamard? {
+    let module = storedName(linear.name)
+    guard let size = quantization?.hadamardSize(forModule: module, inputs: linear.inputs) else {
+      return nil
+    }
+    guard size > 0, size & (size - 1) == 0, linear.inputs % size == 0 else {
+      throw .unsupportedQuantization(
+        reason: "transform_config: a Hadamard matrix of size \(size) for the \(linear.inputs) "
+          + "inputs of \(module)", path: checkpoint.path)
+    }
+    return BlockHadamard(size: size)
   }
 
   func norm(_ norm: NormConfiguration) throws -> Norm {

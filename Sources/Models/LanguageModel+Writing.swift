@@ -56,7 +56,9 @@ extension LanguageModel {
     let config = try Self.config(of: checkpoint)
     guard case .object(var fields) = config else { return config.serialized(pretty: true) }
     if !isQuantized {
-      for key in ["quantization_config", "compression_config"] { fields[key] = nil }
+      let quantization = try Self.quantization(config, path: checkpoint.path)
+      fields["compression_config"] = nil
+      fields["quantization_config"] = quantization?.transformsAlone?.quantizationConfig
     }
     guard let dtype else { return JSON.object(fields).serialized(pretty: true) }
     let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"

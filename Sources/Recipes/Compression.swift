@@ -155,7 +155,8 @@ public struct Compression {
       try directory.write("config.json", source.checkpoint.readSideFile("config.json"))
       return
     }
-    fields["quantization_config"] = layout.quantizationConfig
+    fields["quantization_config"] =
+      try layout.keeping(transformsOf: source.quantization).quantizationConfig
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
   }
 

@@ -17,6 +17,7 @@ extension Recipe {
             case .quantize(let stage): ["quantize": stage.json]
             case .cut(let stage): ["cut": stage.json]
             case .distill(let stage): ["distill": stage.json]
+            case .rotate(let stage): ["rotate": stage.json]
             }
           })
       ))

@@ -30,6 +30,7 @@ extension Recipe {
       if let body = try stage.node("quantize") { found.append(.quantize(try QuantizeStage(body))) }
       if let body = try stage.node("cut") { found.append(.cut(try CutStage(body))) }
       if let body = try stage.node("distill") { found.append(.distill(try DistillStage(body))) }
+      if let body = try stage.node("rotate") { found.append(.rotate(try RotateStage(body))) }
       try stage.finish()
       guard found.count == 1 else {
         throw .malformed(

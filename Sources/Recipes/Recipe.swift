@@ -23,6 +23,7 @@ public struct Recipe: Sendable, Equatable {
     case quantize(QuantizeStage)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// The recipe in parts that one pass each carries out: quantizations together, a cut
@@ -46,6 +47,9 @@ public struct Recipe: Sendable, Equatable {
       case .distill(let distill):
         flush()
         passes.append(.distill(distill))
+      case .rotate(let rotate):
+        flush()
+        passes.append(.rotate(rotate))
       }
     }
     flush()
@@ -56,6 +60,7 @@ public struct Recipe: Sendable, Equatable {
     case compress(Recipe)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// Whether one pass over the weights carries the recipe out, which can be planned tensor by tensor.

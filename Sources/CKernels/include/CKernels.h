@@ -9,6 +9,7 @@
 #include "gemm.h"
 #include "gptq.h"
 #include "gradients.h"
+#include "hadamard.h"
 #include "losses.h"
 #include "losses_sorted.h"
 #include "mapping.h"

@@ -12,6 +12,7 @@ struct Convert: ParsableCommand {
         pare convert MODEL --to gguf --type q4_k_m -o model.gguf
         pare convert MODEL --to gguf --type q8_0 -o model.gguf --dry-run
         pare convert model.gguf --to hf --dtype bf16 -o folder
+        pare convert MODEL --to gguf --type q3_k_m --imatrix imatrix.gguf -o model.gguf
 
       To gguf: MODEL becomes one file that llama.cpp and Pare open, tokenizer and chat template
       inside. Bits per weight of a matrix: \(typeTable).
@@ -36,6 +37,14 @@ struct Convert: ParsableCommand {
 
   @Option(help: "Element type in Hugging Face layout. Default: as stored, f16 for packed weights.")
   var dtype: ElementType?
+
+  @Option(
+    help: "Importance matrix that errors of a GGUF file's matrices are weighted by (pare imatrix).",
+    completion: .file())
+  var imatrix: String?
+
+  @Option(help: "Matrices that --imatrix has no data for: refuse, or ignore and fit unweighted.")
+  var imatrixMissing: ImportanceSource.Missing?
 
   @OptionGroup var output: OutputOptions
 
@@ -70,6 +79,10 @@ struct Convert: ParsableCommand {
     if to == .hf, type != nil {
       throw ValidationError("--type is for --to gguf; with --to hf, --dtype bf16 and so on.")
     }
+    if to == .hf, imatrix != nil { throw ValidationError("--imatrix is for --to gguf.") }
+    if imatrix == nil, imatrixMissing != nil {
+      throw ValidationError("--imatrix-missing needs --imatrix.")
+    }
     if to == .gguf, type == nil {
       throw ValidationError("--to gguf needs --type, such as --type q4_k_m.")
     }
@@ -96,7 +109,12 @@ struct Convert: ParsableCommand {
   }
 
   private func makeConversion() throws -> any Conversion {
-    if let type, to == .gguf { return try GGUFConversion(model: model.model, mix: type) }
+    if let type, to == .gguf {
+      let importance = try imatrix.map {
+        try ImportanceSource(path: $0, missing: imatrixMissing ?? .refuse)
+      }
+      return try GGUFConversion(model: model.model, mix: type, importance: importance)
+    }
     var conversion = try HuggingFaceConversion(model: model.model, dtype: dtype?.dtype)
     conversion.shardByteLimit = output.shardSize
     return conversion
@@ -104,6 +122,7 @@ struct Convert: ParsableCommand {
 }
 
 extension GGUFMix: ExpressibleByArgument {}
+extension ImportanceSource.Missing: ExpressibleByArgument {}
 
 /// Conversions as tables.
 private enum ConversionText {

@@ -35,6 +35,10 @@ package struct StudentCut: Sendable {
     try config.setLayers(layers, of: blocks.count)
     widths = try StudentWidths(teacher, shape: shape, importance: importance)
     try widths?.write(to: &config)
+    if try LanguageModel.quantization(config.json, path: path)?.transforms.isEmpty == false {
+      throw DistillationError.cannotShape(
+        path: path, problem: "its inputs are rotated at run time (transform_config)")
+    }
     if config.has("quantization_config") || config.has("compression_config") {
       config.set("quantization_config", nil)
       config.set("compression_config", nil)

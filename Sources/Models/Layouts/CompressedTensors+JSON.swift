@@ -42,7 +42,42 @@ extension CompressedTensors {
         Group(targets: targets, scheme: try Self.scheme(weights, format, name, path)))
     }
     let ignore = config["ignore"]?.array?.compactMap(\.string) ?? []
-    try self.init(groups: groups, ignore: ignore)
+    var transforms: [Transform] = []
+    if let json = config["transform_config"], !json.isNull {
+      transforms = try Self.transforms(json, path)
+    }
+    try self.init(groups: groups, ignore: ignore, transforms: transforms)
+  }
+
+  /// Those that run; what was multiplied into weights is listed too, and is done.
+  private static func transforms(_ json: JSON, _ path: String) throws(ModelError) -> [Transform] {
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "transform_config: \(reason)", path: path)
+    }
+    guard let groups = json["config_groups"]?.object else { throw bad("config_groups is missing") }
+    var transforms: [Transform] = []
+    var transformed: Set<String> = []
+    for name in groups.keyStrings {
+      guard let scheme = groups[name] else { continue }
+      for apply in scheme["apply"]?.array ?? [] {
+        let location = apply["location"]?.string ?? "absent"
+        if ["weight_input", "weight_output"].contains(location) { continue }
+        let type = scheme["type"]?.string ?? "absent"
+        guard location == "input" else { throw bad("\(name) at the location \(location)") }
+        guard type == "hadamard", scheme["randomize"]?.bool != true else {
+          throw bad("\(name) of the type \(type)")
+        }
+        let targets = apply["targets"]?.array?.compactMap(\.string) ?? []
+        for target in targets where !transformed.insert(target).inserted {
+          throw bad("\(target) is transformed twice")
+        }
+        transforms.append(
+          Transform(
+            targets: targets, ignore: apply["ignore"]?.array?.compactMap(\.string) ?? [],
+            size: scheme["head_dim"]?.int))
+      }
+    }
+    return transforms
   }
 
   private static func scheme(
@@ -81,19 +116,38 @@ extension CompressedTensors {
   /// they refuse unknown ones.
   public var quantizationConfig: JSON {
     let formats = Set(groups.map(\.scheme.format))
-    let format = formats.count == 1 ? formats.first?.rawValue : "mixed-precision"
+    let format = formats.count > 1 ? "mixed-precision" : formats.first?.rawValue
     let configGroups = groups.enumerated().map { index, group in
       ("group_\(index)", Self.json(group))
     }
-    return [
-      "quant_method": "compressed-tensors",
-      "format": JSON(format ?? "dense"),
-      "quantization_status": "compressed",
-      "global_compression_ratio": nil,
-      "ignore": .array(ignore.map { JSON($0) }),
-      "kv_cache_scheme": nil,
-      "config_groups": .object(JSONObject(configGroups)),
+    var fields: [(String, JSON)] = [
+      ("quant_method", "compressed-tensors"),
+      ("format", JSON(format ?? "dense")),
+      ("quantization_status", "compressed"),
+      ("global_compression_ratio", nil),
+      ("ignore", .array(ignore.map { JSON($0) })),
+      ("kv_cache_scheme", nil),
+      ("config_groups", .object(JSONObject(configGroups))),
     ]
+    if !transforms.isEmpty { fields.append(("transform_config", transformConfig)) }
+    return .object(JSONObject(fields))
+  }
+
+  private var transformConfig: JSON {
+    let groups = transforms.enumerated().map { index, transform -> (String, JSON) in
+      let scheme: JSON = [
+        "type": "hadamard", "randomize": false, "requires_grad": false,
+        "head_dim": transform.size.map { JSON($0) } ?? .null,
+        "apply": [
+          [
+            "targets": .array(transform.targets.map { JSON($0) }), "location": "input",
+            "inverse": false, "ignore": .array(transform.ignore.map { JSON($0) }),
+          ]
+        ],
+      ]
+      return ("transform_\(index)", scheme)
+    }
+    return ["config_groups": .object(JSONObject(groups))]
   }
 
   private static func json(_ group: Group) -> JSON {

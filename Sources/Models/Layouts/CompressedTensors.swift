@@ -56,22 +56,56 @@ public struct CompressedTensors: Sendable {
     }
   }
 
+  /// A Hadamard matrix that modules' inputs are multiplied by at run time.
+  public struct Transform: Sendable, Hashable {
+    /// As a group's.
+    public var targets: [String]
+    public var ignore: [String]
+    /// Neighbouring channels that are transformed together; nil for all of them.
+    public var size: Int?
+
+    public init(targets: [String], ignore: [String] = [], size: Int? = nil) {
+      self.targets = targets
+      self.ignore = ignore
+      self.size = size
+    }
+  }
+
   public var groups: [Group]
   public var ignore: [String]
+  /// In the order of `transform_config`.
+  public let transforms: [Transform]
   private var patterns: [String: Pattern]
 
   /// - Throws: `ModelError.unsupportedQuantization` for a pattern that cannot be used.
-  public init(groups: [Group], ignore: [String]) throws(ModelError) {
+  public init(
+    groups: [Group], ignore: [String], transforms: [Transform] = []
+  ) throws(ModelError) {
     self.groups = groups
     self.ignore = ignore
+    self.transforms = transforms
     patterns = [:]
-    for target in groups.flatMap(\.targets) + ignore where target.hasPrefix("re:") {
+    let targets = groups.flatMap(\.targets) + transforms.flatMap { $0.targets + $0.ignore } + ignore
+    for target in targets where target.hasPrefix("re:") {
       do {
         patterns[target] = try Pattern(String(target.dropFirst(3)))
       } catch {
         throw .unsupportedQuantization(reason: "\(target): \(error)", path: "config.json")
       }
     }
+  }
+
+  /// The same with the transforms of the model that was quantized.
+  package func keeping(transformsOf other: CompressedTensors?) throws(ModelError)
+    -> CompressedTensors
+  {
+    try CompressedTensors(groups: groups, ignore: ignore, transforms: other?.transforms ?? [])
+  }
+
+  /// Only the transforms, of a model whose matrices are plain; nil where there are none.
+  package var transformsAlone: CompressedTensors? {
+    transforms.isEmpty
+      ? nil : try? CompressedTensors(groups: [], ignore: [], transforms: transforms)
   }
 
   /// The scheme of a module, `nil` where it stays dense. Names win over patterns, patterns over
@@ -89,6 +123,14 @@ public struct CompressedTensors: Sendable {
       }
     }
     return nil
+  }
+
+  /// How many neighbouring inputs of a module are transformed together; nil where none are.
+  public func hadamardSize(forModule module: String, inputs: Int) -> Int? {
+    transforms.first { transform in
+      transform.targets.contains { matches($0, module, "Linear") }
+        && !transform.ignore.contains { matches($0, module, "Linear") }
+    }.map { $0.size ?? inputs }
   }
 
   private func matches(_ target: String, _ module: String, _ className: String) -> Bool {

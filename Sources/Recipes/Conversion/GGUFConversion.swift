@@ -22,6 +22,8 @@ public struct GGUFConversion: Conversion {
     var content: Content
     var form = GGUFArchitecture.Form.same
     var headDim = 1
+    /// Mean square of each column's input, where the fit is weighted by it.
+    var importance: [Float]?
   }
 
   /// Checks that the model can be a GGUF file and chooses each tensor's type; nothing is written.
@@ -29,12 +31,19 @@ public struct GGUFConversion: Conversion {
   /// - Parameters:
   ///   - path: a model in any format, quantized or not.
   ///   - mix: the block types.
-  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`.
-  public init(model path: String, mix: GGUFMix) throws {
+  ///   - importance: what the fits of block types that leave a choice are weighted by.
+  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`; `ImportanceError` where the importance
+  ///   is of another model or does not cover what it should.
+  public init(model path: String, mix: GGUFMix, importance: ImportanceSource? = nil) throws {
     let checkpoint = try Checkpoint.openModel(path)
     let source = try WeightSource(checkpoint)
     self.source = source
     let model = source.configuration
+    if source.quantization?.transforms.isEmpty == false {
+      throw ModelError.notForGGUF(
+        ["inputs are rotated at run time, which no GGUF engine does: rotate with online: false"],
+        path: path)
+    }
     let family = GGUFArchitecture.all.first { $0.modelTypes.contains(model.modelType) }
     guard let family, !model.blocks.isEmpty else {
       throw ModelError.notForGGUF(
@@ -45,7 +54,7 @@ public struct GGUFConversion: Conversion {
       throw ModelError.notForGGUF(description.refusals, path: path)
     }
     var notes = description.notes
-    metadata = try Self.metadata(description, source, mix, &notes)
+    var metadata = try Self.metadata(description, source, mix, &notes)
     var steps: [Step] = []
     var rows: [ConversionPlan.Row] = []
     for tensor in model.tensors {
@@ -64,6 +73,11 @@ public struct GGUFConversion: Conversion {
         rows[rows.count - 1].source = nil
       }
     }
+    if let importance {
+      try Self.weigh(&steps, &rows, by: importance, lookedUp: model.head.isTied ? [] : [.embedding])
+      importance.describe(&metadata)
+      notes += importance.notes
+    }
     if family.fillsBiases { Self.fillBiases(model, family, &steps, &rows) }
     for (name, values) in description.extraTensors {
       let declaration = GGUFDeclaration(name: name, type: .f32, shape: [values.count])
@@ -71,6 +85,7 @@ public struct GGUFConversion: Conversion {
       rows.append(Self.row(declaration, from: nil, note: "rotary frequencies' divisors"))
     }
     self.steps = steps
+    self.metadata = metadata
     plan = ConversionPlan(
       model: path, modelType: model.modelType, format: "gguf", type: mix.rawValue, rows: rows,
       notes: notes)
@@ -108,6 +123,36 @@ public struct GGUFConversion: Conversion {
     row.from = stored.name
     row.bytesBefore = stored.byteCount
     rows.append(row)
+  }
+
+  /// Gives every matrix whose type leaves a choice its importance.
+  /// - Parameter lookedUp: roles of tables that nothing is multiplied by.
+  private static func weigh(
+    _ steps: inout [Step], _ rows: inout [ConversionPlan.Row], by importance: ImportanceSource,
+    lookedUp: Set<Role>
+  ) throws(ImportanceError) {
+    var missing: [String] = []
+    for index in steps.indices {
+      guard case .matrix(let tensor) = steps[index].content,
+        let codec = try? GGUFBlocks(steps[index].declaration.type), codec.usesImportance,
+        !lookedUp.contains(tensor.role)
+      else { continue }
+      let name = steps[index].declaration.name
+      guard let values = importance.matrix.meanSquares(name) else {
+        missing.append(name)
+        let note = "unweighted: no importance"
+        rows[index].note = rows[index].note.map { "\($0); \(note)" } ?? note
+        continue
+      }
+      guard values.count == tensor.inputs else {
+        throw .wrongColumns(
+          tensor: name, columns: tensor.inputs, found: values.count, file: importance.name)
+      }
+      steps[index].importance = values
+    }
+    guard missing.isEmpty || importance.missing == .ignore else {
+      throw .missing(missing, file: importance.name)
+    }
   }
 
   private static func row(
@@ -231,7 +276,7 @@ public struct GGUFConversion: Conversion {
       var error: EncodingError?
       guard let rows = reordered(step) else {
         try reader.forEachPiece { piece in
-          try writer.append(name, try encode(piece, type, tensor, &error))
+          try writer.append(name, try encode(piece, step, tensor, &error))
         }
         return error
       }
@@ -240,7 +285,7 @@ public struct GGUFConversion: Conversion {
       var packed: [UInt8] = []
       packed.reserveCapacity(rowBytes * tensor.outputs)
       try reader.forEachPiece { piece in
-        let encoded = try encode(piece, type, tensor, &error)
+        let encoded = try encode(piece, step, tensor, &error)
         withExtendedLifetime(encoded) { packed += encoded.bytes }
       }
       let whole = Tensor(dtype: .uint8, shape: [tensor.outputs, rowBytes]) { target in
@@ -259,12 +304,13 @@ public struct GGUFConversion: Conversion {
 
   /// Rows in their stored form; the error adds up over pieces.
   private func encode(
-    _ rows: Tensor, _ type: GGUFType, _ tensor: ModelTensor, _ error: inout EncodingError?
+    _ rows: Tensor, _ step: Step, _ tensor: ModelTensor, _ error: inout EncodingError?
   ) throws -> Tensor {
+    let type = step.declaration.type
     let name = source.storedName(tensor.name), path = source.checkpoint.path
     if let dtype = type.dtype { return try rows.stored(as: dtype, name: name, path: path) }
     do throws(CodecError) {
-      let result = try GGUFBlocks(type).encode(rows, importance: nil)
+      let result = try GGUFBlocks(type).encode(rows, importance: step.importance)
       error = error.map { $0.adding(result.error) } ?? result.error
       return result.weight.blocks
     } catch let fault {

@@ -108,7 +108,7 @@ public struct HuggingFaceConversion: Conversion {
       try directory.write(name, checkpoint.readSideFile(name))
     }
     guard case .object(var fields) = config else { return }
-    fields["quantization_config"] = nil
+    fields["quantization_config"] = source.quantization?.transformsAlone?.quantizationConfig
     fields["compression_config"] = nil
     let key = fields["dtype"] == nil ? "torch_dtype" : "dtype"
     fields[key] = JSON(dtype.pythonName)
