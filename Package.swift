@@ -73,6 +73,11 @@ let package = Package(
         "Training", "Calibration",
       ]),
     module(
+      "Search",
+      [
+        "Tensors", "Codecs", "Models", "Evaluation", "Training", "Calibration", "Quantization",
+      ]),
+    module(
       "Distillation",
       [
         "CKernels", "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
@@ -82,8 +87,8 @@ let package = Package(
       "Recipes",
       [
         "Tensors", "Codecs", "Text", "Checkpoints", "Tokenizers", "Models", "Runtime",
-        "Evaluation", "Training", "LinearAlgebra", "Calibration", "Quantization", "Distillation",
-        yams,
+        "Evaluation", "Training", "LinearAlgebra", "Calibration", "Quantization", "Search",
+        "Distillation", yams,
       ], resources: [.copy("Resources/stories"), .copy("Resources/held-out.txt")]),
     .executableTarget(
       name: "pare",
@@ -125,7 +130,7 @@ let package = Package(
       "CalibrationTests",
       ["TestSupport"] + [
         "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models",
-        "Training", "Calibration",
+        "Training", "Calibration", "Quantization",
       ]),
     tests(
       "QuantizationTests",
@@ -133,6 +138,7 @@ let package = Package(
         "CKernels", "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Models",
         "Training", "Calibration", "Quantization",
       ]),
+    tests("SearchTests", ["TestSupport"] + ["Tensors", "Search"]),
     tests(
       "RecipesTests",
       ["TestSupport"] + [

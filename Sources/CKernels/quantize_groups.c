@@ -152,6 +152,37 @@ void pare_affine_multiply_rows(
   }
 }
 
+static void pack(const uint8_t *codes, size_t count, int bits, uint8_t *stream, size_t size) {
+  DISPATCH(pack, codes, count, bits, stream, size)
+}
+
+void pare_affine_pack_codes(
+    const int8_t *codes, size_t rows, size_t columns, int bits, uint32_t *words) {
+  // A multiple of 64 codes, and of the bits that make whole words.
+  enum { piece = 1024 };
+  uint8_t unsigned_codes[piece];
+  const size_t size = (columns * (size_t)bits + 31) / 32 * 4;
+  for (size_t row = 0; row < rows; row++) {
+    uint8_t *stream = (uint8_t *)words + row * size;
+    memset(stream, 0, size);
+    for (size_t start = 0; start < columns; start += piece) {
+      const size_t count = columns - start < piece ? columns - start : piece;
+      const int8_t *source = codes + row * columns + start;
+      for (size_t i = 0; i < count; i++) {
+        unsigned_codes[i] = (uint8_t)(source[i] + (1 << (bits - 1)));
+      }
+      memset(unsigned_codes + count, 0, affine_padded(count) - count);
+      const size_t at = start / 8 * (size_t)bits;
+      const size_t bytes = (count * (size_t)bits + 7) / 8;
+      if (bits == 8) {
+        memcpy(stream + at, unsigned_codes, count);
+      } else {
+        pack(unsigned_codes, count, bits, stream + at, bytes);
+      }
+    }
+  }
+}
+
 float pare_affine_grid(
     float low, float high, int bits, int symmetric, enum pare_affine_type scale_type,
     int8_t *zero) {

@@ -5,6 +5,8 @@ package import Tensors
 /// A way to compress a whole block at once, given what flows into it and what should flow out:
 /// learned roundings, clippings and equivalent transformations.
 package protocol BlockMethod: Sendable {
+  /// For progress and reports.
+  var name: String { get }
   /// Whether the targets are wanted, for which the walk carries the uncompressed stream on.
   var needsTargets: Bool { get }
 

@@ -11,8 +11,10 @@ public protocol ChannelScaling: Sendable {
   ///   - consumers: matrices `[outputs, inputs]` in float32, and how each will be rounded; nil for one
   ///     that stays.
   ///   - statistics: of their common input.
+  ///   - units: channels of equal number must get equal factors; nil where all are free.
   /// - Returns: `s`, `[inputs]`, positive and finite; nil where leaving the input alone is best.
   func factors(
-    of consumers: [(weight: Tensor, codec: AffineGroups?)], _ statistics: InputStatistics
+    of consumers: [(weight: Tensor, codec: AffineGroups?)], _ statistics: InputStatistics,
+    units: [Int]?
   ) throws(CompressionError) -> [Float]?
 }

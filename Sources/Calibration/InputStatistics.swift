@@ -12,6 +12,8 @@ public struct StatisticsNeeds: OptionSet, Sendable, Hashable {
   public static let secondMoment = StatisticsNeeds(rawValue: 2)
   /// `(X̃ - X)ᵀX / tokens`, where X̃ are the inputs in the uncompressed model.
   public static let crossMoment = StatisticsNeeds(rawValue: 4)
+  /// Some rows of X as they are, evenly spaced.
+  public static let samples = StatisticsNeeds(rawValue: 8)
 }
 
 /// What was measured of the inputs X `[tokens, inputs]` of matrices that share them.
@@ -27,13 +29,15 @@ public struct InputStatistics: Sendable {
   public let secondMoment: Tensor?
   /// `(X̃ - X)ᵀX / tokens` `[inputs, inputs]`. Nil unless asked for.
   public let crossMoment: Tensor?
+  /// Rows of X `[some, inputs]`, evenly spaced among all. Nil unless asked for.
+  public let samples: Tensor?
 
   /// For methods that look at the weight alone.
   public static func none(inputs: Int) -> InputStatistics {
     let zeros = [Float](repeating: 0, count: inputs)
     return InputStatistics(
       inputs: inputs, tokens: 0, meanMagnitude: zeros, largestMagnitude: zeros, meanSquare: zeros,
-      secondMoment: nil, crossMoment: nil)
+      secondMoment: nil, crossMoment: nil, samples: nil)
   }
 
   /// The same inputs, column j multiplied by `factors[j]`.
@@ -56,7 +60,8 @@ public struct InputStatistics: Sendable {
     return InputStatistics(
       inputs: inputs, tokens: tokens, meanMagnitude: times(meanMagnitude, 1),
       largestMagnitude: times(largestMagnitude, 1), meanSquare: times(meanSquare, 2),
-      secondMoment: secondMoment.map(both), crossMoment: crossMoment.map(both))
+      secondMoment: secondMoment.map(both), crossMoment: crossMoment.map(both),
+      samples: samples.map { $0.scalingColumns(by: factors) })
   }
 }
 
@@ -69,6 +74,9 @@ public final class InputStatisticsSum {
   private var magnitudes: [Double]
   private var squares: [Double]
   private var largest: [Float]
+  private var rows: [[Float]] = []
+  /// Of all rows seen, every so manieth is kept.
+  private var sampleStride = 1
   private let moment: Storage?
   private let cross: Storage?
 
@@ -93,6 +101,7 @@ public final class InputStatisticsSum {
     let matrices =
       (needs.contains(.secondMoment) ? 1 : 0) + (needs.contains(.crossMoment) ? 1 : 0)
     return inputs * (20 + matrices * inputs * 4)
+      + (needs.contains(.samples) ? 2 * sampleRows * inputs * 4 : 0)
   }
 
   /// - Parameters:
@@ -101,6 +110,7 @@ public final class InputStatisticsSum {
   public func add(_ x: Tensor, original: Tensor? = nil) {
     precondition(x.columns == inputs && x.dtype == .float32)
     addMagnitudes(x)
+    if needs.contains(.samples) { addSamples(x) }
     tokens += x.rows
     if let moment {
       SymmetricProduct.add(x, toLower: moment.base.assumingMemoryBound(to: Float.self))
@@ -113,6 +123,19 @@ public final class InputStatisticsSum {
     TiledProduct.run(
       inputs, inputs, x.rows, difference.operand(transposed: true), x.operand(),
       into: cross.base.assumingMemoryBound(to: Float.self), stride: inputs, adding: true)
+  }
+
+  /// Most rows that are kept.
+  private static let sampleRows = 512
+
+  private func addSamples(_ x: Tensor) {
+    for row in 0..<x.rows where (tokens + row) % sampleStride == 0 {
+      rows.append(Array(UnsafeBufferPointer(start: x.floats + row * inputs, count: inputs)))
+      guard rows.count > Self.sampleRows else { continue }
+      // Twice as far apart: every other of those kept so far goes.
+      sampleStride *= 2
+      rows = rows.indices.filter { $0 % 2 == 0 }.map { rows[$0] }
+    }
   }
 
   private func addMagnitudes(_ x: Tensor) {
@@ -155,6 +178,29 @@ public final class InputStatisticsSum {
     return InputStatistics(
       inputs: inputs, tokens: tokens, meanMagnitude: magnitudes.map { Float($0 * scale) },
       largestMagnitude: largest, meanSquare: squares.map { Float($0 * scale) },
-      secondMoment: matrix(moment, isLower: true), crossMoment: matrix(cross, isLower: false))
+      secondMoment: matrix(moment, isLower: true), crossMoment: matrix(cross, isLower: false),
+      samples: needs.contains(.samples)
+        ? Tensor(rows.flatMap { $0 }, shape: [rows.count, inputs]) : nil)
+  }
+}
+
+extension Tensor {
+  /// A float32 matrix with column j multiplied by `factors[j]`.
+  package func scalingColumns(by factors: [Float]) -> Tensor {
+    precondition(factors.count == columns && dtype == .float32)
+    let (source, columns) = (Unshared(floats), columns)
+    return Tensor(shape: shape) { target in
+      guard let base = target.baseAddress else { return }
+      let target = Unshared(base)
+      factors.withUnsafeBufferPointer { factors in
+        let factors = Unshared(factors)
+        Parallel.ranges(rows, of: max(1, 65_536 / max(columns, 1))) { rows in
+          for row in rows {
+            let (from, to) = (source.value + row * columns, target.value + row * columns)
+            for column in 0..<columns { to[column] = from[column] * factors.value[column] }
+          }
+        }
+      }
+    }
   }
 }

@@ -16,10 +16,22 @@ public protocol WeightMethod: Sendable {
   /// - Throws: `CompressionError`.
   func compress(_ weight: Tensor, _ statistics: InputStatistics) throws(CompressionError)
     -> CompressedWeight
+
+  /// Several matrices that read one input: what only depends on that is worked out once.
+  func compress(_ weights: [Tensor], sharing statistics: InputStatistics)
+    throws(CompressionError) -> [CompressedWeight]
 }
 
 extension WeightMethod {
   public var needs: StatisticsNeeds { [] }
+
+  public func compress(_ weights: [Tensor], sharing statistics: InputStatistics)
+    throws(CompressionError) -> [CompressedWeight]
+  {
+    var results: [CompressedWeight] = []
+    for weight in weights { results.append(try compress(weight, statistics)) }
+    return results
+  }
 
   /// For methods that look at the weight alone.
   public func compress(_ weight: Tensor) throws(CompressionError) -> CompressedWeight {

@@ -1,3 +1,4 @@
+import CKernels
 public import Tensors
 
 /// How far a decoded matrix lies from the one that was encoded.
@@ -47,7 +48,7 @@ package enum GridChoice: Sendable {
   /// On grids that exist.
   case given(AffineGrids)
 
-  var candidates: (count: Int, grid: Float) {
+  package var candidates: (count: Int, grid: Float) {
     if case .search(let count, let grid) = self { (count, grid) } else { (1, 1) }
   }
 }
@@ -82,5 +83,20 @@ extension AffineGroups {
       return try pass.quantize(choosing: .given(pass.wholeTensorGrid(choosing: choice)))
     }
     return try pass.quantize(choosing: choice)
+  }
+
+  /// The one grid of a whole tensor.
+  package func grid(ofWhole weight: Tensor, choosing choice: GridChoice)
+    throws(CodecError) -> AffineGrids
+  {
+    try EncodingPass(codec: self, source: weight).wholeTensorGrid(choosing: choice)
+  }
+}
+
+extension AffineGroups {
+  /// The scale, rounded to its stored type, and the zero point of a grid that reaches from one value
+  /// to another.
+  package func grid(from low: Float, to high: Float, zero: inout Int8) -> Float {
+    pare_affine_grid(low, high, Int32(bits), isSymmetric ? 1 : 0, scaleType.affineType, &zero)
   }
 }

@@ -1,4 +1,4 @@
-import CKernels
+package import CKernels
 import Tensors
 
 /// The walk over a matrix's rows behind `AffineGroups.encode`: tiles of rows spread over the pool,
@@ -182,7 +182,7 @@ struct EncodingPass {
     if let first = faults.first { throw first }
   }
 
-  private func storedScales(_ grids: AffineGrids) -> Tensor {
+  func storedScales(_ grids: AffineGrids) -> Tensor {
     let shape = codec.scaleShape(outputs: outputs, inputs: inputs)
     return Tensor(dtype: codec.scaleType, shape: shape) { bytes in
       guard let base = bytes.baseAddress else { return }
@@ -193,7 +193,7 @@ struct EncodingPass {
     }
   }
 
-  private func storedZeros(_ grids: AffineGrids) -> Tensor? {
+  func storedZeros(_ grids: AffineGrids) -> Tensor? {
     codec.isSymmetric ? nil : storedZeros(grids.zeros)
   }
 
@@ -234,7 +234,7 @@ private final class TileFaults: @unchecked Sendable {
 
 extension DType {
   /// The C quantizer's name of a type it reads or rounds scales to.
-  var affineType: pare_affine_type {
+  package var affineType: pare_affine_type {
     switch self {
     case .float16: PARE_AFFINE_F16
     case .bfloat16: PARE_AFFINE_BF16

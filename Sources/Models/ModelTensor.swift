@@ -83,7 +83,7 @@ extension BlockConfiguration {
 }
 
 extension LinearConfiguration {
-  func tensors(block: Int?) -> [ModelTensor] {
+  package func tensors(block: Int?) -> [ModelTensor] {
     let weight = ModelTensor(
       name: "\(name).weight", shape: isTransposed ? [inputs, outputs] : [outputs, inputs],
       role: role, block: block, isTransposed: isTransposed)
@@ -94,7 +94,7 @@ extension LinearConfiguration {
 }
 
 extension NormConfiguration {
-  func tensors(block: Int?) -> [ModelTensor] {
+  package func tensors(block: Int?) -> [ModelTensor] {
     var list: [ModelTensor] = []
     let (hasWeight, hasBias) =
       switch kind {

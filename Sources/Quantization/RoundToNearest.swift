@@ -32,25 +32,31 @@ public struct RoundToNearest: WeightMethod, Hashable {
   public func compress(_ weight: Tensor, _ statistics: InputStatistics)
     throws(CompressionError) -> CompressedWeight
   {
-    let choice: GridChoice
-    switch clipping {
-    case .minMax:
-      choice = .range
-    case .meanSquareError(let maximumShrink, let grid):
-      guard (1...10_000).contains(grid), maximumShrink >= 0, maximumShrink < 1 else {
-        throw .unsupportedSetting(
-          "a clipping search with grid \(grid) and maximum shrink \(maximumShrink) is not "
-            + "possible; choose a grid of 1 to 10000 and a shrink from 0 up to, not including, 1.")
-      }
-      let count = max(1, Int((maximumShrink * Double(grid)).rounded()))
-      choice = .search(count: count, grid: Float(grid))
-    }
+    let choice = try clipping.gridChoice()
     defer { weight.giveBack() }
     do {
       let (compressed, error) = try codec.encode(weight, choosing: choice)
       return CompressedWeight(weight: compressed, error: error)
     } catch {
       throw CompressionError(error)
+    }
+  }
+}
+
+extension RoundToNearest.Clipping {
+  /// - Throws: `.unsupportedSetting` where there is nothing to search.
+  func gridChoice() throws(CompressionError) -> GridChoice {
+    switch self {
+    case .minMax:
+      return .range
+    case .meanSquareError(let maximumShrink, let grid):
+      guard (1...10_000).contains(grid), maximumShrink >= 0, maximumShrink < 1 else {
+        throw .unsupportedSetting(
+          "a clipping search with grid \(grid) and maximum shrink \(maximumShrink) is not "
+            + "possible; choose a grid of 1 to 10000 and a shrink from 0 up to, not including, 1.")
+      }
+      return .search(
+        count: max(1, Int((maximumShrink * Double(grid)).rounded())), grid: Float(grid))
     }
   }
 }

@@ -41,7 +41,8 @@ extension Compression {
     var random = Xoshiro256(seed: 0)
     let sample = Tensor(
       (0..<(128 * 2048)).map { _ in Float(random.uniform()) - 0.5 }, shape: [128, 2048])
-    return try seconds { _ = try stage.method(codec).compress(sample) } / Double(sample.count)
+    let method = RoundToNearest(codec: codec, clipping: stage.rounding)
+    return try seconds { _ = try method.compress(sample) } / Double(sample.count)
   }
 
   private static func secondsToHashOneByte() -> Double {

@@ -13,14 +13,20 @@ public struct Compression {
   public let plan: Plan
   /// Bytes after which a new shard begins.
   public var shardByteLimit = SafetensorsWriter.defaultShardByteLimit
-  private let source: WeightSource
+  /// What was measured to find each matrix's bits; goes into the report.
+  public var allocation: JSON?
+  public var walkSettings = WalkSettings()
+  let source: WeightSource
   private let config: JSON
 
-  /// Told before each tensor and at the end.
+  /// Told before each step and at the end.
   public struct Progress: Sendable {
-    public var tensor: String
-    public var bytesDone: Int
-    public var bytesTotal: Int
+    /// The tensor or block, and what is done to it.
+    public var what: String
+    public var done: Int
+    public var total: Int
+    /// Whether `done` and `total` count bytes of the model.
+    public var isOfBytes = true
   }
 
   /// Checks a checkpoint against its configuration and resolves the recipe; nothing is written.
@@ -48,14 +54,25 @@ public struct Compression {
     let directory = try OutputDirectory(
       output, overwrite: overwrite, inputs: source.checkpoint.inputPaths)
     do {
-      let (results, digests) = try writeTensors(to: directory.path, onProgress)
+      let walk =
+        try plan.needsWalk ? walk(output: output, overwrite: overwrite, onProgress) : nil
+      let outputs = try plan.rows.map { row in
+        try treatedOutputs(row, walk)?.map {
+          TensorDeclaration(name: $0.0, dtype: $0.1.dtype, shape: $0.1.shape)
+        } ?? row.outputs
+      }
+      let (results, digests) = try writeTensors(outputs, walk, to: directory.path, onProgress)
       try writeSideFiles(to: directory)
-      try verify(directory.path, digests)
+      try verify(directory.path, outputs.flatMap { $0 }, digests)
       var report = Report(
         plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
         measurements: try evaluate(directory.path))
+      report.allocation = allocation
+      report.calibration = walk?.calibration
+      report.blocks = walk?.files.map(\.report) ?? []
       try directory.write("pare.json", report.json(withTimings: false).serialized(pretty: true))
       try directory.finish()
+      if let walk { FileProbe.remove(walk.folder) }
       report.output = output
       report.notes = directory.notes
       report.seconds = (clock.now - start).inSeconds
@@ -67,26 +84,37 @@ public struct Compression {
     }
   }
 
-  private func writeTensors(to path: String, _ onProgress: (Progress) throws -> Void) throws
-    -> ([Report.TensorResult], digests: [String: String])
-  {
+  private func writeTensors(
+    _ outputs: [[TensorDeclaration]], _ walk: WalkResult?, to path: String,
+    _ onProgress: (Progress) throws -> Void
+  ) throws -> ([Report.TensorResult], digests: [String: String]) {
     var writer = try SafetensorsWriter(
-      folder: path, tensors: plan.rows.flatMap(\.outputs), shardByteLimit: shardByteLimit)
+      folder: path, tensors: outputs.flatMap { $0 }, shardByteLimit: shardByteLimit)
     var results: [Report.TensorResult] = []
     let clock = ContinuousClock()
     var done = 0
     for row in plan.rows {
       try onProgress(
-        Progress(tensor: row.name, bytesDone: done, bytesTotal: plan.bytesBefore))
+        Progress(what: row.name, done: done, total: plan.bytesBefore))
       let start = clock.now
+      done += row.bytesBefore
+      if let tensors = try treatedOutputs(row, walk) {
+        for (name, tensor) in tensors {
+          try writer.append(name, tensor)
+          tensor.giveBack()
+        }
+        results.append(
+          Report.TensorResult(
+            row: row, measured: row.tensor.block.flatMap { walk?.files[$0].report }))
+        continue
+      }
       let error = try write(row, to: &writer)
       try source.checkpoint.checkIntact()
-      done += row.bytesBefore
       results.append(
         Report.TensorResult(row: row, error: error, seconds: (clock.now - start).inSeconds))
     }
     let digests = try writer.finish()
-    try onProgress(Progress(tensor: "checking", bytesDone: done, bytesTotal: plan.bytesBefore))
+    try onProgress(Progress(what: "checking", done: done, total: plan.bytesBefore))
     return (results, digests)
   }
 
@@ -101,8 +129,9 @@ public struct Compression {
     case .quantize(let codec, let stage):
       let stored = try source.checkpoint.tensor(row.name)
       do {
-        let result = try stage.method(codec).compress(
-          row.tensor.isTransposed ? stored.transposed() : stored)
+        // Outside the blocks nothing is measured of the inputs.
+        let method = RoundToNearest(codec: codec, clipping: stage.rounding)
+        let result = try method.compress(row.tensor.isTransposed ? stored.transposed() : stored)
         stored.giveBack()
         for (suffix, tensor) in result.weight.encoded() {
           try writer.append("\(row.module).\(suffix)", tensor)
@@ -131,9 +160,11 @@ public struct Compression {
   }
 
   /// Reopens the output as any reader would and compares every tensor with what was in memory.
-  private func verify(_ path: String, _ digests: [String: String]) throws {
+  private func verify(
+    _ path: String, _ outputs: [TensorDeclaration], _ digests: [String: String]
+  ) throws {
     let written = try LanguageModel.load(path).checkpoint
-    let names = plan.rows.flatMap(\.outputs).map(\.name)
+    let names = outputs.map(\.name)
     for (name, digest) in zip(names, try written.digests(of: names))
     where digest != digests[name] {
       throw RecipeError.verificationFailed(tensor: name)

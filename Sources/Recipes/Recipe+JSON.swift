@@ -3,17 +3,24 @@ public import Text
 extension Recipe {
   /// The recipe as reports carry it, every default spelled out, with the keys of the YAML form.
   public var json: JSON {
-    [
-      "name": JSON(name), "seed": .number(JSONNumber(Int(clamping: seed))),
-      "stages": .array(
-        stages.map { stage in
-          switch stage {
-          case .quantize(let stage): ["quantize": stage.json]
-          case .cut(let stage): ["cut": stage.json]
-          case .distill(let stage): ["distill": stage.json]
-          }
-        }),
+    var fields: [(String, JSON)] = [
+      ("name", JSON(name)), ("seed", .number(JSONNumber(Int(clamping: seed)))),
     ]
+    if needsCalibration { fields.append(("calibration", calibration.json)) }
+    fields.append(
+      (
+        "stages",
+        .array(
+          stages.map { stage in
+            switch stage {
+            case .smooth(let stage): ["smooth": stage.json]
+            case .quantize(let stage): ["quantize": stage.json]
+            case .cut(let stage): ["cut": stage.json]
+            case .distill(let stage): ["distill": stage.json]
+            }
+          })
+      ))
+    return .object(JSONObject(fields))
   }
 }
 
@@ -29,10 +36,31 @@ extension QuantizeStage {
       ("symmetric", JSON(isSymmetric)), ("clipping", JSON(clipping.rawValue)),
       ("targets", .array(targets.map { JSON($0.text) })),
     ]
+    if let allocation {
+      switch allocation.budget {
+      case .modelBytes(let bytes): fields.append(("target_size", JSON(bytes)))
+      case .bitsPerWeight(let bits): fields.append(("target_bits", JSON(bits)))
+      }
+      if let sensitivity = allocation.sensitivity {
+        fields.append(("sensitivity", JSON(sensitivity.rawValue)))
+      }
+      fields.append(("candidate_bits", .array(allocation.candidates.map { JSON($0) })))
+    }
     if let blocks {
       fields.append(("blocks", JSON("\(blocks.lowerBound)-\(blocks.upperBound)")))
     }
     if !ignore.isEmpty { fields.append(("ignore", .array(ignore.map { JSON($0.text) }))) }
+    switch method {
+    case .gptq, .gptaq:
+      fields += [
+        ("dampening_frac", JSON(dampingFraction)), ("block_size", JSON(blockSize)),
+        ("actorder", JSON(actOrder.rawValue)), ("static_groups", JSON(usesStaticGroups)),
+      ]
+    case .smoothquant:
+      fields.append(
+        ("smoothing_strength", smoothingStrength.map { JSON($0) } ?? "search"))
+    case .rtn, .awq: break
+    }
     fields += [
       ("indivisible", JSON(indivisible.rawValue)), ("format", JSON(format.rawValue)),
     ]

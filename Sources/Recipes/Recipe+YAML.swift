@@ -26,6 +26,7 @@ extension Recipe {
     for node in nodes {
       var stage = try Fields(node, "a stage")
       var found: [Stage] = []
+      if let body = try stage.node("smooth") { found.append(.smooth(try SmoothStage(body))) }
       if let body = try stage.node("quantize") { found.append(.quantize(try QuantizeStage(body))) }
       if let body = try stage.node("cut") { found.append(.cut(try CutStage(body))) }
       if let body = try stage.node("distill") { found.append(.distill(try DistillStage(body))) }
@@ -36,8 +37,11 @@ extension Recipe {
       }
       stages += found
     }
+    let calibration = try fields.node("calibration").map(CalibrationRequest.init)
     try fields.finish()
     self.init(name: title, seed: UInt64(seed), stages: stages)
+    if let calibration { self.calibration = calibration }
+    try validate()
   }
 
   /// A file's recipe, or the preset of that name.
@@ -97,6 +101,40 @@ extension QuantizeStage {
         line: fields.line(of: "strategy"))
     }
     isSymmetric = try fields.flag("symmetric") ?? isSymmetric
+    let size = try fields.text("target_size")
+    let average = try fields.number("target_bits")
+    if size != nil, average != nil {
+      throw .contradiction("target_size and target_bits say the same thing twice", line: line)
+    }
+    if let size {
+      guard let bytes = ByteCount.parse(size) else {
+        throw .badSetting(
+          "target_size", value: size, expected: "a size such as 300MB",
+          line: fields.line(of: "target_size"))
+      }
+      allocation = BitAllocation(.modelBytes(bytes))
+    }
+    if let average { allocation = BitAllocation(.bitsPerWeight(average)) }
+    let sensitivity: BitAllocation.Sensitivity? = try fields.choice("sensitivity")
+    let candidates = try fields.texts("candidate_bits")
+    if allocation == nil, sensitivity != nil || candidates != nil {
+      throw .contradiction(
+        "sensitivity and candidate_bits are for target_size or target_bits", line: line)
+    }
+    allocation?.sensitivity = sensitivity
+    if let candidates { allocation?.candidates = candidates.map { Int($0) ?? 0 } }
+    dampingFraction = try fields.number("dampening_frac") ?? dampingFraction
+    blockSize = try fields.integer("block_size") ?? blockSize
+    actOrder = try fields.choice("actorder") ?? actOrder
+    usesStaticGroups = try fields.flag("static_groups") ?? usesStaticGroups
+    if let text = try fields.text("smoothing_strength") {
+      guard text == "search" || Double(text) != nil else {
+        throw .badSetting(
+          "smoothing_strength", value: text, expected: "0 to 1, or search",
+          line: fields.line(of: "smoothing_strength"))
+      }
+      smoothingStrength = Double(text)
+    }
     clipping = try fields.choice("clipping") ?? clipping
     indivisible = try fields.choice("indivisible") ?? indivisible
     if let text = try fields.text("format") {

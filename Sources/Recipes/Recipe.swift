@@ -1,4 +1,6 @@
+package import Calibration
 public import Codecs
+package import Models
 package import Quantization
 
 /// What the user wants done to a model, before any model is looked at: stages in order.
@@ -6,6 +8,8 @@ public struct Recipe: Sendable, Equatable {
   public var name: String
   /// Recorded, and the source of every random choice a method makes.
   public var seed: UInt64
+  /// On what activations are measured, where a method looks at them.
+  public var calibration = CalibrationRequest()
   public var stages: [Stage]
 
   public init(name: String, seed: UInt64 = 0, stages: [Stage]) {
@@ -15,6 +19,7 @@ public struct Recipe: Sendable, Equatable {
   }
 
   public enum Stage: Sendable, Equatable {
+    case smooth(SmoothStage)
     case quantize(QuantizeStage)
     case cut(CutStage)
     case distill(DistillStage)
@@ -27,12 +32,14 @@ public struct Recipe: Sendable, Equatable {
     var pending: [Stage] = []
     func flush() {
       guard !pending.isEmpty else { return }
-      passes.append(.compress(Recipe(name: name, seed: seed, stages: pending)))
+      var part = Recipe(name: name, seed: seed, stages: pending)
+      part.calibration = calibration
+      passes.append(.compress(part))
       pending = []
     }
     for stage in stages {
       switch stage {
-      case .quantize: pending.append(stage)
+      case .smooth, .quantize: pending.append(stage)
       case .cut(let cut):
         flush()
         passes.append(.cut(cut))
@@ -53,7 +60,46 @@ public struct Recipe: Sendable, Equatable {
 
   /// Whether one pass over the weights carries the recipe out, which can be planned tensor by tensor.
   public var isOnePass: Bool {
-    stages.allSatisfy { if case .quantize = $0 { true } else { false } }
+    passes.count == 1 && passes.allSatisfy { if case .compress = $0 { true } else { false } }
+  }
+
+  /// Whether a method looks at activations, for which samples must pass the model.
+  public var needsCalibration: Bool {
+    stages.contains { stage in
+      switch stage {
+      case .smooth: true
+      case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
+      case .cut, .distill: false
+      }
+    }
+  }
+
+  /// - Throws: `RecipeError.contradiction` for stages in an order that cannot work.
+  package func validate() throws(RecipeError) {
+    try calibration.validate()
+    var isRounded = false
+    for stage in stages {
+      switch stage {
+      case .smooth(let smooth):
+        guard !isRounded else {
+          throw .contradiction(
+            "smooth moves factors between channels of weights that are rounded already; put it "
+              + "before the quantize stages", line: smooth.line)
+        }
+      case .quantize: isRounded = true
+      case .cut(let cut):
+        guard !isRounded else {
+          throw .contradiction(
+            "cut leaves out channels of weights that are rounded already; put it before the "
+              + "quantize stages", line: cut.line)
+        }
+      case .distill: break
+      }
+    }
+    if case .smooth(let last) = stages.last {
+      throw .contradiction(
+        "smooth changes nothing by itself; let a quantize stage follow", line: last.line)
+    }
   }
 }
 
@@ -63,6 +109,25 @@ public struct QuantizeStage: Sendable, Equatable {
   public enum Method: String, Sendable, CaseIterable {
     /// Round to nearest.
     case rtn
+    /// Column after column, errors passed on to the columns that follow.
+    case gptq
+    /// As gptq, aiming at the outputs of the uncompressed model.
+    case gptaq
+    /// Channels scaled by their activations, ranges clipped for the outputs' sake, then rounded.
+    case awq
+    /// Outliers moved from activations into weights, then rounded; 8 bits on both sides.
+    case smoothquant
+
+    public var needsCalibration: Bool { self != .rtn }
+  }
+
+  /// The order in which gptq takes the columns.
+  public enum ActOrder: String, Sendable, CaseIterable {
+    case none
+    /// By falling second moment; groups stay as they lie.
+    case `static`
+    /// By falling second moment, groups formed in that order.
+    case group
   }
 
   public enum Clipping: String, Sendable, CaseIterable {
@@ -91,6 +156,17 @@ public struct QuantizeStage: Sendable, Equatable {
   public var ignore: [Target] = []
   public var indivisible = Indivisible.smaller
   public var format = AffineGroups.Layout.packed
+  /// gptq: what is added to the second moment's diagonal, as a share of its mean.
+  public var dampingFraction = 0.01
+  /// gptq: columns between two updates of all that follow.
+  public var blockSize = 128
+  public var actOrder = ActOrder.none
+  /// gptq: whether grids come from the original weights rather than from what errors made of them.
+  public var usesStaticGroups = false
+  /// What all matrices may take together, in place of `bits`.
+  public var allocation: BitAllocation?
+  /// smoothquant: α; nil searches it.
+  public var smoothingStrength: Double? = 0.5
   /// Line of the recipe file where the stage begins.
   public var line: Int?
 
@@ -109,10 +185,35 @@ public struct QuantizeStage: Sendable, Equatable {
   }
 
   /// The method with these settings, for a matrix stored under a scheme.
-  package func method(_ codec: AffineGroups) -> RoundToNearest {
+  package func weightMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
     switch method {
-    case .rtn:
-      RoundToNearest(codec: codec, clipping: clipping == .mse ? .meanSquareError() : .minMax)
+    case .awq where role != .query && role != .key && role != .queryKeyValue:
+      ActivationAwareClipping(codec: codec)
+    // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
+    case .gptq: gptq(codec)
+    case .gptaq: GPTAQ(gptq: gptq(codec))
+    case .rtn, .smoothquant, .awq:
+      RoundToNearest(codec: codec, clipping: rounding)
+    }
+  }
+
+  private func gptq(_ codec: AffineGroups) -> GPTQ {
+    GPTQ(
+      codec: codec, damping: dampingFraction, blockSize: blockSize,
+      order: GPTQ.Order(rawValue: actOrder.rawValue) ?? .none,
+      grids: usesStaticGroups ? .original : .current, clipping: rounding)
+  }
+
+  package var rounding: RoundToNearest.Clipping {
+    clipping == .mse ? .meanSquareError() : .minMax
+  }
+
+  /// Factors that the method itself moves between channels first.
+  package var ownScaling: (any ChannelScaling)? {
+    switch method {
+    case .awq: AWQ()
+    case .smoothquant: SmoothQuant(strength: smoothingStrength)
+    case .rtn, .gptq, .gptaq: nil
     }
   }
 
@@ -125,6 +226,17 @@ public struct QuantizeStage: Sendable, Equatable {
     if case .group(let size) = granularity, !AffineGroups.supportedGroupSizes.contains(size) {
       throw .badSetting(
         "group_size", value: String(size), expected: "16 to 256, or -1 for per channel", line: line)
+    }
+    if let allocation {
+      let all = AffineGroups.supportedBits
+      guard !allocation.candidates.isEmpty, allocation.candidates.allSatisfy(all.contains) else {
+        throw .badSetting(
+          "candidate_bits", value: "\(allocation.candidates)", expected: "some of 2, 3, 4, 5, 6, 8",
+          line: line)
+      }
+      if format == .int8 {
+        throw .contradiction("int-quantized has 8 bits for every weight", line: line)
+      }
     }
     if format == .int8, bits != 8 {
       throw .contradiction(

@@ -8,6 +8,7 @@ public struct RecipeRun: Sendable {
   public let model: String
   public var consumer = Consumer.transformers
   public var shardByteLimit = SafetensorsWriter.defaultShardByteLimit
+  public var walkSettings = Compression.WalkSettings()
 
   /// What is being done: a pass, and how much of it.
   public enum Progress: Sendable {
@@ -39,9 +40,18 @@ public struct RecipeRun: Sendable {
       let isLast = index == passes.count - 1
       let target = isLast ? output : "\(folder)/\(index + 1)"
       switch pass {
-      case .compress(let recipe):
+      case .compress(var recipe):
+        var allocation: JSON?
+        if recipe.needsAllocation {
+          let found = try recipe.allocatingBits(model: current, consumer: consumer) {
+            _ = try onProgress(.quantizing($0))
+          }
+          (recipe, allocation) = (found.recipe, found.report)
+        }
         var compression = try Compression(recipe, model: current, consumer: consumer)
         compression.shardByteLimit = shardByteLimit
+        compression.allocation = allocation
+        compression.walkSettings = walkSettings
         let report = try compression.run(
           output: target, overwrite: overwrite || !isLast,
           onProgress: { _ = try onProgress(.quantizing($0)) })

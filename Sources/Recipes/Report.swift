@@ -9,7 +9,34 @@ public struct Report: Sendable {
     public var row: Plan.Row
     /// How far the stored weights lie from the original ones; nil where nothing changed.
     public var error: EncodingError?
+    /// `‖X(W - Ŵ)ᵀ‖² / ‖XWᵀ‖²` on the calibration tokens, where that was measured.
+    public var relativeOutputError: Double?
     public var seconds: Double
+    public var notes: [String] = []
+
+    init(row: Plan.Row, error: EncodingError?, seconds: Double) {
+      self.row = row
+      self.error = error
+      self.seconds = seconds
+    }
+
+    /// - Parameter measured: the report of the tensor's block.
+    init(row: Plan.Row, measured: JSON?) {
+      self.init(row: row, error: nil, seconds: 0)
+      guard row.isQuantized,
+        let entry = measured?["matrices"]?.array?.first(where: {
+          $0["module"]?.string == row.tensor.module
+        })
+      else { return }
+      error = EncodingError(
+        squaredError: entry["squared_error"]?.double ?? 0,
+        squaredWeight: entry["squared_weight"]?.double ?? 0,
+        largestError: Float(entry["largest_error"]?.double ?? 0),
+        count: entry["count"]?.int ?? 0)
+      relativeOutputError = entry["relative_output_error"]?.double
+      seconds = entry["seconds"]?.double ?? 0
+      notes = entry["notes"]?.array?.compactMap(\.string) ?? []
+    }
   }
 
   public let plan: Plan
@@ -18,11 +45,27 @@ public struct Report: Sendable {
   public let inputs: [FileHash]
   /// What was measured on the finished model, such as its divergence; nil if nothing was asked.
   public let measurements: JSON?
+  /// The samples on which activations were measured; nil where none were.
+  public var calibration: JSON?
+  /// What was measured to find each matrix's bits.
+  public var allocation: JSON?
+  /// What was measured of each block; empty where samples did not pass the model.
+  public var blocks: [JSON] = []
   public var output = ""
   public var seconds = 0.0
   public var peakResidentBytes: Int?
   /// Sentences for the user, such as leftovers of killed runs that were removed.
   public var notes: [String] = []
+
+  /// What the samples covered, in words; nil where none passed the model.
+  public var coverage: String? {
+    guard let calibration, let samples = calibration["samples"]?.int,
+      let tokens = calibration["tokens"]?.int, let distinct = calibration["distinct_tokens"]?.int,
+      let vocabulary = calibration["vocabulary"]?.int, let origin = calibration["origin"]?.string
+    else { return nil }
+    return "Calibrated on \(samples) samples, \(tokens) tokens, \(distinct) of \(vocabulary) "
+      + "different ones; \(origin)."
+  }
 
   /// - Parameter withTimings: adds what differs from run to run: seconds and peak memory.
   public func json(withTimings: Bool) -> JSON {
@@ -34,6 +77,8 @@ public struct Report: Sendable {
     if withTimings { fields.append(("output", JSON(output))) }
     fields += plan.sizes
     if let measurements { fields.append(("measurements", measurements)) }
+    if let allocation { fields.append(("allocation", allocation)) }
+    if let calibration { fields.append(("calibration", calibration)) }
     if withTimings {
       fields.append(("seconds", JSON(seconds)))
       fields.append(("peak_resident_bytes", peakResidentBytes.map { JSON($0) } ?? .null))
@@ -60,6 +105,10 @@ extension Report.TensorResult {
       fields.append(("mean_squared_error", JSON(error.meanSquaredError)))
       fields.append(("relative_error", JSON(error.relativeError)))
     }
+    if let relativeOutputError {
+      fields.append(("relative_output_error", JSON(relativeOutputError)))
+    }
+    if !notes.isEmpty { fields.append(("notes", .array(notes.map { JSON($0) }))) }
     if withTimings { fields.append(("seconds", JSON(seconds))) }
     return .object(JSONObject(fields))
   }

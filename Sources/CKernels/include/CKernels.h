@@ -8,6 +8,7 @@
 #include "files.h"
 #include "float_groups.h"
 #include "gemm.h"
+#include "gptq.h"
 #include "gradients.h"
 #include "hqq.h"
 #include "losses.h"

@@ -130,6 +130,11 @@ void pare_affine_multiply_rows_reference(
     const struct pare_affine_codes *source, size_t first, size_t last, const float *x,
     size_t tokens, float *y, size_t y_stride);
 
+/// Lays codes [rows, columns], one signed byte each, down as LSB-first streams of q + 2^(bits-1), a
+/// row in whole 32-bit words: words [rows, ceil(columns * bits / 32)].
+void pare_affine_pack_codes(
+    const int8_t *codes, size_t rows, size_t columns, int bits, uint32_t *words);
+
 /// Stores `count` scales as `type` (exactly, when they came from such a type), and reads them.
 void pare_affine_store(
     const float *scales, size_t count, enum pare_affine_type type, void *target);

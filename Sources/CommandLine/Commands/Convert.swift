@@ -87,7 +87,7 @@ struct Convert: ParsableCommand {
     let result = try conversion.run(
       output: output.output, overwrite: output.overwrite,
       onProgress: { step in
-        progress.update(step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: step.tensor)
+        progress.update(step.done, of: step.total, scale: 1e6, detail: step.what)
       })
     progress.finish()
     for note in result.notes { Console.note(note) }

@@ -19,6 +19,16 @@ struct CompressionOptions: ParsableArguments {
     completion: .file())
   var evaluate: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Memory that a calibrated run may use; activations past it go to disk: 4GB.",
+      valueName: "size"),
+    transform: ByteSize.parse)
+  var memoryLimit: Int?
+
+  @Flag(help: "Go on with an unfinished calibrated run.")
+  var resume = false
+
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
 
@@ -34,20 +44,37 @@ struct CompressionOptions: ParsableArguments {
 
   func run(_ recipe: Recipe, model: String, output: OutputOptions) throws {
     guard recipe.isOnePass else { return try runPasses(recipe, model: model, output: output) }
+    let progress = ProgressLine("quantizing", unit: "MB")
+    var recipe = recipe
+    var allocation: JSON?
+    if recipe.needsAllocation {
+      let found = try recipe.allocatingBits(model: model, consumer: consumer) { step in
+        progress.update(step.done, of: step.total, scale: 0, detail: step.what)
+      }
+      progress.finish()
+      (recipe, allocation) = (found.recipe, found.report)
+    }
     var compression = try Compression(recipe, model: model, consumer: consumer)
     compression.shardByteLimit = output.shardSize
+    compression.walkSettings.memoryLimit = memoryLimit
+    compression.walkSettings.resumes = resume
     if dryRun {
       let estimate = try compression.estimate()
       try report.json
         ? Console.print(compression.plan.json(with: estimate))
-        : Console.print(PlanText.table(compression.plan, estimate))
+        : Console.print(
+          PlanText.table(compression.plan, estimate, calibration: compression.calibrationText))
       return
     }
-    let progress = ProgressLine("quantizing", unit: "MB")
+    if let seconds = try compression.selfWritingSeconds(), let text = compression.calibrationText {
+      Console.note("calibration: \(text); at most \(Format.number(seconds, 0)) s to write.")
+    }
+    compression.allocation = allocation
     let result = try compression.run(
       output: output.output, overwrite: output.overwrite,
       onProgress: { step in
-        progress.update(step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: step.tensor)
+        progress.update(
+          step.done, of: step.total, scale: step.isOfBytes ? 1e6 : 0, detail: step.what)
       },
       evaluate: { path in
         progress.finish()
@@ -70,13 +97,14 @@ struct CompressionOptions: ParsableArguments {
     var run = RecipeRun(recipe, model: model)
     run.consumer = consumer
     run.shardByteLimit = output.shardSize
+    run.walkSettings.memoryLimit = memoryLimit
+    run.walkSettings.resumes = resume
     let progress = ProgressLine("recipe", unit: "steps")
     let result = try Interruption.capturing {
       try run.run(output: output.output, overwrite: output.overwrite) { step in
         switch step {
         case .quantizing(let step):
-          progress.update(
-            step.bytesDone, of: step.bytesTotal, scale: 1e6, detail: "MB  \(step.tensor)")
+          progress.update(step.done, of: step.total, scale: 0, detail: step.what)
         case .training(let metrics, let steps):
           progress.update(
             metrics.step, of: steps, detail: String(format: "loss %.4f", metrics.loss))

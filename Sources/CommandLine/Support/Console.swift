@@ -34,7 +34,7 @@ final class ProgressLine {
   }
 
   /// - Parameters:
-  ///   - scale: what one of `unit` is, in what `done` and `total` count.
+  ///   - scale: what one of `unit` is, in what `done` and `total` count; 0 where a rate says nothing.
   ///   - detail: what is being worked on.
   func update(_ done: Int, of total: Int, scale: Double = 1, detail: String = "") {
     guard Console.isErrorTerminal else { return }
@@ -45,7 +45,7 @@ final class ProgressLine {
     var text = "\(title) \(total > 0 ? done * 100 / total : 100)%"
     if done > 0, seconds > 0.5 {
       let rate = Double(done) / seconds
-      text += String(format: "  %.4g %@/s", rate / scale, unit)
+      if scale > 0 { text += String(format: "  %.4g %@/s", rate / scale, unit) }
       text += "  \(Self.time(Double(total - done) / rate)) left"
     }
     if !detail.isEmpty { text += "  \(detail)" }

@@ -44,15 +44,7 @@ struct OutputOptions: ParsableArguments {
 enum ByteSize {
   /// `5GB` (10⁹), `512MiB` (2²⁰), `1000`.
   @Sendable static func parse(_ text: String) throws -> Int {
-    let units: [(String, Double)] = [
-      ("GiB", 0x1p30), ("MiB", 0x1p20), ("KiB", 0x1p10), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3),
-      ("B", 1), ("", 1),
-    ]
-    for (suffix, factor) in units where text.lowercased().hasSuffix(suffix.lowercased()) {
-      let number = text.dropLast(suffix.count).trimmingCharacters(in: .whitespaces)
-      guard let value = Double(number), value * factor >= 1, value * factor < 9e18 else { break }
-      return Int(value * factor)
-    }
+    if let bytes = ByteCount.parse(text) { return bytes }
     throw ValidationError("\"\(text)\" is not a size; write it like 500MB or 5GB.")
   }
 }

@@ -2,7 +2,9 @@ import Recipes
 
 /// Plans and reports as tables.
 enum PlanText {
-  static func table(_ plan: Plan, _ estimate: Compression.Estimate) -> String {
+  static func table(
+    _ plan: Plan, _ estimate: Compression.Estimate, calibration: String? = nil
+  ) -> String {
     var table = Table(["tensor", "shape", "bytes", "becomes", "bytes"], leading: [0, 1, 3])
     for row in plan.rows {
       table.add([
@@ -13,6 +15,7 @@ enum PlanText {
     var lines = [table.text, ""]
     lines += notes(plan)
     lines.append("\(sizes(plan)).")
+    if let calibration { lines.append("Calibration: \(calibration).") }
     lines.append(
       "About \(Format.number(estimate.seconds, 1)) s and \(Format.bytes(estimate.residentBytes)) "
         + "of memory. Nothing was written.")
@@ -22,6 +25,7 @@ enum PlanText {
   static func summary(_ report: Report) -> String {
     var lines = notes(report.plan)
     lines.append("\(report.output): \(sizes(report.plan)).")
+    if let coverage = report.coverage { lines.append(coverage) }
     let worst = report.tensors.compactMap { tensor in tensor.error.map { (tensor.row.name, $0) } }
       .max { $0.1.relativeError < $1.1.relativeError }
     if let (name, error) = worst {

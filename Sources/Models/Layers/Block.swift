@@ -25,6 +25,42 @@ public struct Block: Sendable {
     attentionInputs + [attentionOutput] + feedForwardInputs + [feedForwardOutput]
   }
 
+  /// The matrices that a stage multiplies its input by; attention has none.
+  package func linears(of stage: Stage) -> [Linear] {
+    switch stage {
+    case .queryKeyValue: attentionInputs
+    case .attention: []
+    case .attentionOutput: [attentionOutput]
+    case .feedForwardInput: feedForwardInputs
+    case .feedForwardOutput: [feedForwardOutput]
+    }
+  }
+
+  /// Visits every matrix with its bias in the order of computation.
+  package mutating func updateLinears(_ body: (inout Linear) throws -> Void) rethrows {
+    for index in attentionInputs.indices { try body(&attentionInputs[index]) }
+    try body(&attentionOutput)
+    for index in feedForwardInputs.indices { try body(&feedForwardInputs[index]) }
+    try body(&feedForwardOutput)
+  }
+
+  /// Visits every norm.
+  package mutating func updateNorms(_ body: (inout Norm) throws -> Void) rethrows {
+    func visit(_ norm: inout Norm?) throws {
+      guard var visited = norm else { return }
+      try body(&visited)
+      norm = visited
+    }
+    try visit(&attentionNorms.before)
+    try visit(&queryNorm)
+    try visit(&keyNorm)
+    try visit(&attentionNorms.output)
+    try visit(&attentionNorms.after)
+    try visit(&feedForwardNorms.before)
+    try visit(&feedForwardNorms.output)
+    try visit(&feedForwardNorms.after)
+  }
+
   public struct Norms: Sendable {
     public var before: Norm?
     public var output: Norm?
@@ -40,6 +76,22 @@ public struct Block: Sendable {
     var queries, keys, values: Tensor?
     /// The other branch's contribution, where both read the block's input.
     var pending: Tensor?
+
+    init(residual: Tensor, input: Tensor) {
+      self.residual = residual
+      self.input = input
+    }
+
+    /// Everything it holds, to be kept somewhere until the next stage.
+    package var parts: [Tensor?] { [residual, input, queries, keys, values, pending] }
+
+    /// - Parameter parts: as `parts` gave them.
+    /// - Returns: nil where the first two are missing.
+    package init?(parts: [Tensor?]) {
+      guard parts.count == 6, let residual = parts[0], let input = parts[1] else { return nil }
+      self.init(residual: residual, input: input)
+      (queries, keys, values, pending) = (parts[2], parts[3], parts[4], parts[5])
+    }
   }
 
   /// What attention needs to know of the texts around the tokens.

@@ -191,13 +191,13 @@ public struct GGUFConversion: Conversion {
       var done = 0
       for (step, row) in zip(steps, plan.rows) {
         try onProgress(
-          .init(tensor: row.name, bytesDone: done, bytesTotal: plan.bytesBefore))
+          .init(what: row.name, done: done, total: plan.bytesBefore))
         errors.append(try write(step, to: &writer))
         try source.checkpoint.checkIntact()
         done += row.bytesBefore
       }
       let digests = try writer.finish()
-      try onProgress(.init(tensor: "checking", bytesDone: done, bytesTotal: plan.bytesBefore))
+      try onProgress(.init(what: "checking", done: done, total: plan.bytesBefore))
       try verify(file.path, digests)
       try file.finish()
       return ConversionReport(

@@ -59,13 +59,13 @@ public struct HuggingFaceConversion: Conversion {
         }, shardByteLimit: shardByteLimit)
       var done = 0
       for (row, tensor) in zip(plan.rows, tensors) {
-        try onProgress(.init(tensor: row.name, bytesDone: done, bytesTotal: plan.bytesBefore))
+        try onProgress(.init(what: row.name, done: done, total: plan.bytesBefore))
         try write(tensor.stored, as: tensor.written, to: &writer)
         try source.checkpoint.checkIntact()
         done += row.bytesBefore
       }
       let digests = try writer.finish()
-      try onProgress(.init(tensor: "checking", bytesDone: done, bytesTotal: plan.bytesBefore))
+      try onProgress(.init(what: "checking", done: done, total: plan.bytesBefore))
       try writeSideFiles(to: directory)
       try verify(directory.path, digests)
       try directory.finish()

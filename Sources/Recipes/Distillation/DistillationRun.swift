@@ -117,7 +117,7 @@ extension DistillationRun {
           teacher, shape: parsed, layers: choice,
           importance: try StudentImportance.measure(
             teacher, sources: request.training.sources,
-            template: try TrainingRun.template(request.training, teacher.checkpoint),
+            template: try TrainingRun.template(request.training.chatTemplate, teacher.checkpoint),
             length: request.training.settings.length, seed: request.training.settings.seed)
         ).write(to: directory)
       } else {

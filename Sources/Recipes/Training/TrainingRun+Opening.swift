@@ -69,9 +69,9 @@ extension TrainingRun {
       name: "\(checkpoint.folder)/tokenizer.json")
   }
 
-  static func template(_ request: TrainingRequest, _ checkpoint: Checkpoint) throws -> ChatTemplate?
-  {
-    guard let name = request.chatTemplate else {
+  /// - Parameter name: of a built-in template or a file; nil for the model's own.
+  static func template(_ name: String?, _ checkpoint: Checkpoint) throws -> ChatTemplate? {
+    guard let name else {
       return try ChatTemplate.find { name in
         checkpoint.sideFiles.contains(name) ? try checkpoint.readSideFile(name) : nil
       }

@@ -46,7 +46,7 @@ public struct TrainingRun {
     }
     let checkpoint = start.checkpoint
     var encoder = try ExampleEncoder(
-      tokenizer: tokenizer, template: try Self.template(request, checkpoint),
+      tokenizer: tokenizer, template: try Self.template(request.chatTemplate, checkpoint),
       beginToken: start.configuration.beginToken, endTokens: start.endTokens)
     encoder.masksPrompts = request.masksPrompts
     self.encoder = encoder
