@@ -29,6 +29,12 @@ package struct AffineGrids: Sendable {
   package var scales: [Float]
   package var zeros: [Int8]
   package var perRow: Int
+
+  package init(scales: [Float], zeros: [Int8], perRow: Int) {
+    self.scales = scales
+    self.zeros = zeros
+    self.perRow = perRow
+  }
 }
 
 /// Where the ends of a grid go.
