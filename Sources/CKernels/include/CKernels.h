@@ -5,6 +5,7 @@
 #include "dense.h"
 #include "divergence.h"
 #include "divergence_losses.h"
+#include "fake_quantize.h"
 #include "files.h"
 #include "float_groups.h"
 #include "gemm.h"
