@@ -25,6 +25,7 @@ package struct AutoRound: BlockMethod, Hashable {
 
   package init() {}
 
+  package var name: String { "roundings" }
   package var needsTargets: Bool { true }
 
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {

@@ -129,9 +129,8 @@ public struct Compression {
     case .quantize(let codec, let stage):
       let stored = try source.checkpoint.tensor(row.name)
       do {
-        // Outside the blocks nothing is measured of the inputs.
-        let method = RoundToNearest(codec: codec, clipping: stage.rounding)
-        let result = try method.compress(row.tensor.isTransposed ? stored.transposed() : stored)
+        let result = try stage.dataFreeMethod(codec, role: row.tensor.role)
+          .compress(row.tensor.isTransposed ? stored.transposed() : stored)
         stored.giveBack()
         for (suffix, tensor) in result.weight.encoded() {
           try writer.append("\(row.module).\(suffix)", tensor)

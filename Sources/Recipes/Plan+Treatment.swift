@@ -16,7 +16,8 @@ extension Plan {
       case .smooth(let stage): treatment.scalings.append(stage.scaling)
       case .quantize(let stage):
         if let scaling = stage.ownScaling { treatment.scalings.append(scaling) }
-      case .cut, .distill: break
+        if let method = stage.blockMethod { treatment.blockMethods.append(method) }
+      case .rotate, .cut, .distill: break
       }
     }
     treatment.codec = { linear in

@@ -177,6 +177,9 @@ public struct Plan: Sendable {
     }
     row.action = .quantize(codec, stage)
     row.bytesAfter = row.outputs.reduce(0) { $0 + $1.byteCount }
+    if stage.method.needsCalibration, row.tensor.block == nil {
+      row.notes.append("outside the blocks inputs are not measured: rounded to nearest")
+    }
     row.notes += consumer.objections(to: codec, row.tensor)
   }
 

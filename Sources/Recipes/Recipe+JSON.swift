@@ -60,7 +60,9 @@ extension QuantizeStage {
     case .smoothquant:
       fields.append(
         ("smoothing_strength", smoothingStrength.map { JSON($0) } ?? "search"))
-    case .rtn, .awq: break
+    case .autoround:
+      if let iterations { fields.append(("iterations", JSON(iterations))) }
+    case .rtn, .awq, .hqq: break
     }
     fields += [
       ("indivisible", JSON(indivisible.rawValue)), ("format", JSON(format.rawValue)),

@@ -74,7 +74,7 @@ public struct Recipe: Sendable, Equatable {
       switch stage {
       case .smooth: true
       case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
-      case .cut, .distill: false
+      case .rotate, .cut, .distill: false
       }
     }
   }
@@ -97,6 +97,12 @@ public struct Recipe: Sendable, Equatable {
           throw .contradiction(
             "cut leaves out channels of weights that are rounded already; put it before the "
               + "quantize stages", line: cut.line)
+        }
+      case .rotate(let rotate):
+        guard !isRounded else {
+          throw .contradiction(
+            "rotate mixes channels of weights that are rounded already; put it before the quantize "
+              + "stages", line: rotate.line)
         }
       case .distill: break
       }
@@ -122,8 +128,12 @@ public struct QuantizeStage: Sendable, Equatable {
     case awq
     /// Outliers moved from activations into weights, then rounded; 8 bits on both sides.
     case smoothquant
+    /// Half-quadratic quantization: zero points for heavy-tailed weights, without any data.
+    case hqq
+    /// Roundings and clippings learned block by block with sign gradients.
+    case autoround
 
-    public var needsCalibration: Bool { self != .rtn }
+    public var needsCalibration: Bool { self != .rtn && self != .hqq }
   }
 
   /// The order in which gptq takes the columns.
@@ -170,6 +180,8 @@ public struct QuantizeStage: Sendable, Equatable {
   public var usesStaticGroups = false
   /// What all matrices may take together, in place of `bits`.
   public var allocation: BitAllocation?
+  /// autoround: steps for each block; nil: the method's own number.
+  public var iterations: Int?
   /// smoothquant: α; nil searches it.
   public var smoothingStrength: Double? = 0.5
   /// Line of the recipe file where the stage begins.
@@ -197,9 +209,16 @@ public struct QuantizeStage: Sendable, Equatable {
     // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
     case .gptq: gptq(codec)
     case .gptaq: GPTAQ(gptq: gptq(codec))
-    case .rtn, .smoothquant, .awq:
+    case .hqq: HQQ(codec: codec)
+    case .rtn, .smoothquant, .awq, .autoround:
       RoundToNearest(codec: codec, clipping: rounding)
     }
+  }
+
+  /// The same where nothing is measured of a matrix's inputs, as outside the blocks.
+  package func dataFreeMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
+    let method = weightMethod(codec, role: role)
+    return method.needs.isEmpty ? method : RoundToNearest(codec: codec, clipping: rounding)
   }
 
   private func gptq(_ codec: AffineGroups) -> GPTQ {
@@ -218,7 +237,18 @@ public struct QuantizeStage: Sendable, Equatable {
     switch method {
     case .awq: AWQ()
     case .smoothquant: SmoothQuant(strength: smoothingStrength)
-    case .rtn, .gptq, .gptaq: nil
+    case .rtn, .gptq, .gptaq, .hqq, .autoround: nil
+    }
+  }
+
+  /// How the method treats a block whole, before its matrices are taken one by one.
+  package var blockMethod: (any BlockMethod)? {
+    switch method {
+    case .autoround:
+      var method = AutoRound()
+      if let iterations { method.iterations = iterations }
+      return method
+    case .rtn, .gptq, .gptaq, .hqq, .awq, .smoothquant: return nil
     }
   }
 

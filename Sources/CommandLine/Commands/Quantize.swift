@@ -42,7 +42,8 @@ struct Quantize: ParsableCommand {
     help: """
       rtn rounds to nearest; gptq passes each column's error on to the others (gptaq: towards the \
       uncompressed model's outputs); awq scales and clips by activations; smoothquant moves \
-      activation outliers into weights.
+      activation outliers into weights; hqq fits zero points to heavy tails, without data; autoround \
+      learns roundings and clippings.
       """)
   var method = QuantizeStage.Method.rtn
 
@@ -97,6 +98,9 @@ struct Quantize: ParsableCommand {
 
   @Option(help: "gptq: columns between two updates of all that follow.")
   var blockSize = 128
+
+  @Option(help: "autoround: steps for each block. Default: 200.")
+  var iterations: Int?
 
   @Option(help: ArgumentHelp("smoothquant: 0 to 1, or search.", valueName: "alpha"))
   var smoothingStrength = "0.5"
@@ -161,6 +165,7 @@ struct Quantize: ParsableCommand {
       stage.actOrder = actOrder ? .static : .none
       stage.dampingFraction = dampingFraction
       stage.blockSize = blockSize
+      stage.iterations = iterations
       stage.smoothingStrength = Double(smoothingStrength)
       try stage.validate()
       var recipe = Recipe(name: "quantize", seed: seed, stages: [.quantize(stage)])

@@ -18,7 +18,8 @@ extension RotateStage {
         losses.append(loss)
         try onProgress(
           .init(
-            tensor: "learning rotations, loss \(loss)", bytesDone: step, bytesTotal: learning.steps)
+            what: "learning rotations, loss \(loss)", done: step, total: learning.steps,
+            isOfBytes: false)
         )
       }
     }

@@ -83,13 +83,13 @@ public struct RotationRun {
         folder: directory.path, tensors: declarations, shardByteLimit: shardByteLimit)
       var done = 0
       for (tensor, declaration) in zip(tensors, declarations) {
-        try onProgress(.init(tensor: tensor.name, bytesDone: done, bytesTotal: total))
+        try onProgress(.init(what: tensor.name, done: done, total: total))
         try writer.append(tensor.name, try written(tensor, as: declaration.dtype))
         try source.checkpoint.checkIntact()
         done += declaration.byteCount
       }
       let digests = try writer.finish()
-      try onProgress(.init(tensor: "checking", bytesDone: done, bytesTotal: total))
+      try onProgress(.init(what: "checking", done: done, total: total))
       let skipped = ["config.json", "pare.json"]
       for name in source.checkpoint.sideFiles where !skipped.contains(name) {
         try directory.write(name, source.checkpoint.readSideFile(name))
