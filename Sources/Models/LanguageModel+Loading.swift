@@ -31,10 +31,8 @@ extension LanguageModel {
   }
 
   /// How the checkpoint is quantized, if it is.
-  public static func quantization(_ config: JSON, path: String) throws -> CompressedTensors? {
-    guard let json = config["quantization_config"] ?? config["compression_config"], !json.isNull
-    else { return nil }
-    return try CompressedTensors(quantizationConfig: json, path: path)
+  public static func quantization(_ config: JSON, path: String) throws -> (any Quantization)? {
+    try readQuantization(config, path: path)
   }
 
   /// Models list several ids that end a turn in `generation_config.json` only.
@@ -112,10 +110,9 @@ extension WeightSource {
     for suffix in scheme.componentSuffixes where checkpoint.contains("\(module).\(suffix)") {
       components[suffix] = try checkpoint.tensor("\(module).\(suffix)")
     }
-    let weight: GroupQuantizedWeight
-    do {
-      let codec = try scheme.codec(scaleType: components["weight_scale"]?.dtype ?? .bfloat16)
-      weight = try codec.decode(components)
+    let weight: any StoredWeight
+    do throws(CodecError) {
+      weight = try scheme.decode(components: components)
     } catch {
       throw ModelError.badWeight(module: module, reason: error.description, path: checkpoint.path)
     }
@@ -136,7 +133,10 @@ extension WeightSource {
 
   private func inputTransform(_ linear: LinearConfiguration) throws(ModelError) -> BlockHadamard? {
     let module = storedName(linear.name)
-    guard let size = quantization?.hadamardSize(forModule: module, inputs: linear.inputs) else {
+    guard
+      let size = (quantization as? CompressedTensors)?.hadamardSize(
+        forModule: module, inputs: linear.inputs)
+    else {
       return nil
     }
     guard size > 0, size & (size - 1) == 0, linear.inputs % size == 0 else {

@@ -32,8 +32,7 @@ extension LanguageModel {
     for name in checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, checkpoint.readSideFile(name))
     }
-    let isQuantized = stored.contains { !$0.declaration.dtype.isFloatingPoint }
-    try directory.write("config.json", config(dtype, isQuantized: isQuantized))
+    try directory.write("config.json", config(dtype))
     return digests
   }
 
@@ -52,18 +51,39 @@ extension LanguageModel {
   }
 
   /// `config.json` with the element type that the matrices have now.
-  private func config(_ dtype: DType?, isQuantized: Bool) throws -> [UInt8] {
+  private func config(_ dtype: DType?) throws -> [UInt8] {
     let config = try Self.config(of: checkpoint)
     guard case .object(var fields) = config else { return config.serialized(pretty: true) }
-    if !isQuantized {
-      let quantization = try Self.quantization(config, path: checkpoint.path)
-      fields["compression_config"] = nil
-      fields["quantization_config"] = quantization?.transformsAlone?.quantizationConfig
+    let stored = try Self.quantization(config, path: checkpoint.path)
+    if let described = try described() {
+      // A description of compressed-tensors that was read stays as it was written.
+      if !(stored is CompressedTensors) {
+        fields["quantization"] = nil
+        fields["quantization_config"] = described.quantizationConfig
+      }
+    } else {
+      for key in ["quantization_config", "compression_config", "quantization"] {
+        fields[key] = nil
+      }
+      fields["quantization_config"] = stored?.transformsAlone?.quantizationConfig
     }
     guard let dtype else { return JSON.object(fields).serialized(pretty: true) }
     let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"
     fields[key] = JSON(dtype.pythonName)
     return JSON.object(fields).serialized(pretty: true)
+  }
+
+  /// How the quantized matrices are stored; nil where there are none.
+  private func described() throws -> CompressedTensors? {
+    var modules: [(tensor: ModelTensor, scheme: CompressedTensors.Scheme?)] = []
+    _ = mapped(
+      matrix: { declaration, weight in
+        modules.append(
+          (declaration, (weight as? GroupQuantizedWeight).map(CompressedTensors.Scheme.init(of:))))
+        return weight
+      }, vector: { $1 })
+    return try CompressedTensors(
+      describing: modules, tiedHead: configuration.head.isTied ? configuration.head.name : nil)
   }
 
   private func storedTensors(_ dtype: DType?) throws -> [Stored] {

@@ -181,15 +181,3 @@ extension Role {
     return canBeQuantized ? "if targeted" : "kept"
   }
 }
-
-extension CompressedTensors.Scheme {
-  fileprivate var summary: String {
-    let grid =
-      switch granularity {
-      case .group(let size): "g\(size)"
-      case .channel: "per channel"
-      case .tensor: "per tensor"
-      }
-    return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
-  }
-}

@@ -31,13 +31,6 @@ extension Plan {
   }
 }
 
-extension ModelTensor {
-  /// Whether readers see a Linear layer here.
-  fileprivate var isLinearLayer: Bool {
-    isMatrix && !isTransposed && role != .embedding && role != .positionEmbedding
-  }
-}
-
 extension Plan.Row {
   /// Scales are stored in the model's own type.
   package var scaleType: DType {

@@ -39,9 +39,9 @@ package struct StudentCut: Sendable {
       throw DistillationError.cannotShape(
         path: path, problem: "its inputs are rotated at run time (transform_config)")
     }
-    if config.has("quantization_config") || config.has("compression_config") {
-      config.set("quantization_config", nil)
-      config.set("compression_config", nil)
+    let keys = ["quantization_config", "compression_config", "quantization"]
+    if keys.contains(where: config.has) {
+      for key in keys { config.set(key, nil) }
       config.setType("float32")
     }
     var made = try ModelConfiguration(config: config.json, path: path)

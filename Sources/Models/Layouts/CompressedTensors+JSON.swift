@@ -109,7 +109,8 @@ extension CompressedTensors {
     }
     return Scheme(
       format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
-      granularity: granularity)
+      granularity: granularity,
+      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""))
   }
 
   /// The `quantization_config` that readers of compressed-tensors expect. No key is invented:
@@ -162,7 +163,8 @@ extension CompressedTensors {
       "weights": [
         "num_bits": JSON(group.scheme.bits), "type": "int",
         "symmetric": JSON(group.scheme.isSymmetric), "strategy": strategy, "group_size": size,
-        "block_structure": nil, "dynamic": false, "actorder": nil, "observer": "minmax",
+        "block_structure": nil, "dynamic": false,
+        "actorder": group.scheme.hasColumnOrder ? "group" : nil, "observer": "minmax",
         "observer_kwargs": .object(JSONObject()),
       ],
       "input_activations": nil,

@@ -11,15 +11,18 @@ public struct CompressedTensors: Sendable {
     public var bits: Int
     public var isSymmetric: Bool
     public var granularity: AffineGroups.Granularity
+    /// Whether groups follow an order of columns that is stored beside them (`weight_g_idx`).
+    public var hasColumnOrder: Bool
 
     public init(
       format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
-      granularity: AffineGroups.Granularity
+      granularity: AffineGroups.Granularity, hasColumnOrder: Bool = false
     ) {
       self.format = format
       self.bits = bits
       self.isSymmetric = isSymmetric
       self.granularity = granularity
+      self.hasColumnOrder = hasColumnOrder
     }
 
     /// The codec of one matrix.
@@ -38,8 +41,8 @@ public struct CompressedTensors: Sendable {
       return weight + (isSymmetric ? [] : ["weight_zero_point"])
     }
 
-    /// Endings that may stand there: some writers store the zeros of symmetric grids too, and the
-    /// codec refuses an order of columns by name.
+    /// Endings that may stand there: some writers store the zeros of symmetric grids too, and
+    /// an order of columns.
     public var componentSuffixes: [String] {
       requiredSuffixes + (isSymmetric ? ["weight_zero_point"] : []) + ["weight_g_idx"]
     }
@@ -96,16 +99,10 @@ public struct CompressedTensors: Sendable {
   }
 
   /// The same with the transforms of the model that was quantized.
-  package func keeping(transformsOf other: CompressedTensors?) throws(ModelError)
+  package func keeping(transformsOf other: (any Quantization)?) throws(ModelError)
     -> CompressedTensors
   {
     try CompressedTensors(groups: groups, ignore: ignore, transforms: other?.transforms ?? [])
-  }
-
-  /// Only the transforms, of a model whose matrices are plain; nil where there are none.
-  package var transformsAlone: CompressedTensors? {
-    transforms.isEmpty
-      ? nil : try? CompressedTensors(groups: [], ignore: [], transforms: transforms)
   }
 
   /// The scheme of a module, `nil` where it stays dense. Names win over patterns, patterns over

@@ -15,6 +15,8 @@ public struct GGUFConversion: Conversion {
   private struct Step {
     enum Content {
       case matrix(ModelTensor)
+      /// Codes as they are, in blocks of the declared type.
+      case grid(ModelTensor)
       case vector(ModelTensor)
       case values([Float])
     }
@@ -35,6 +37,25 @@ public struct GGUFConversion: Conversion {
   /// - Throws: `CheckpointError`, `JSONError`, `ModelError`; `ImportanceError` where the importance
   ///   is of another model or does not cover what it should.
   public init(model path: String, mix: GGUFMix, importance: ImportanceSource? = nil) throws {
+    try self.init(model: path, types: .mix(mix), importance: importance)
+  }
+
+  /// Keeps every code: quantized matrices get the block type that holds their grid, dense ones stay.
+  ///
+  /// - Parameters:
+  ///   - path: a model in any format, some matrices quantized.
+  ///   - requantizes: rounds matrices to Q8_0 whose grid no block type holds.
+  /// - Throws: `ConversionError.refused` naming tensors and reasons; as `init(model:mix:)`.
+  public init(model path: String, requantizes: Bool) throws {
+    try self.init(model: path, types: .stored(requantizes: requantizes), importance: nil)
+  }
+
+  private enum Types {
+    case mix(GGUFMix)
+    case stored(requantizes: Bool)
+  }
+
+  private init(model path: String, types: Types, importance: ImportanceSource?) throws {
     let checkpoint = try Checkpoint.openModel(path)
     let source = try WeightSource(checkpoint)
     self.source = source
@@ -54,7 +75,7 @@ public struct GGUFConversion: Conversion {
       throw ModelError.notForGGUF(description.refusals, path: path)
     }
     var notes = description.notes
-    var metadata = try Self.metadata(description, source, mix, &notes)
+    var refusals: [ConversionError.Refusal] = []
     var steps: [Step] = []
     var rows: [ConversionPlan.Row] = []
     for tensor in model.tensors {
@@ -62,7 +83,21 @@ public struct GGUFConversion: Conversion {
       guard let (gguf, form) = family.ggufName(tensor) else {
         throw ModelError.notForGGUF(["GGUF has no name for \(name)"], path: path)
       }
-      let (step, note) = Self.step(tensor, gguf, form, mix, model)
+      var (step, note) = Self.step(tensor, gguf, form, types, model)
+      if case .stored(let requantizes) = types {
+        var weight: (any Weight)?
+        if case .matrix = step.content { weight = try source.matrix(tensor) }
+        do throws(CodecError) {
+          note = try Self.keepGrid(weight, &step, tensor, source)
+        } catch {
+          guard requantizes else {
+            refusals.append(.init(tensor: name, reason: error.description))
+            continue
+          }
+          step.declaration.type = Self.roundedType(tensor)
+          note = "rounded anew"
+        }
+      }
       try Self.append(step, from: name, of: tensor, note: note, source, &steps, &rows)
       if tensor.role == .embedding, model.head.isTied, family.repeatsTiedHead {
         var head = step
@@ -75,7 +110,6 @@ public struct GGUFConversion: Conversion {
     }
     if let importance {
       try Self.weigh(&steps, &rows, by: importance, lookedUp: model.head.isTied ? [] : [.embedding])
-      importance.describe(&metadata)
       notes += importance.notes
     }
     if family.fillsBiases { Self.fillBiases(model, family, &steps, &rows) }
@@ -84,26 +118,41 @@ public struct GGUFConversion: Conversion {
       steps.append(Step(declaration: declaration, content: .values(values)))
       rows.append(Self.row(declaration, from: nil, note: "rotary frequencies' divisors"))
     }
+    guard refusals.isEmpty else {
+      throw ConversionError.refused(refusals, target: "gguf", path: path)
+    }
+    if case .stored = types, steps.allSatisfy({ $0.declaration.type.blockLength == 1 }) {
+      throw ConversionError.nothingQuantized(target: "gguf", path: path)
+    }
+    let base = Self.base(types, steps)
+    var metadata = try Self.metadata(description, source, base, &notes)
+    importance?.describe(&metadata)
     self.steps = steps
     self.metadata = metadata
+    if rows.contains(where: { $0.note?.contains("rounded to F16") == true }) {
+      notes.append("codes stay; scales or minima are rounded to float16 where a tensor says so")
+    }
     plan = ConversionPlan(
-      model: path, modelType: model.modelType, format: "gguf", type: mix.rawValue, rows: rows,
+      model: path, modelType: model.modelType, format: "gguf", type: base.rawValue, rows: rows,
       notes: notes)
   }
 
   // MARK: Planning
 
   private static func step(
-    _ tensor: ModelTensor, _ name: String, _ form: GGUFArchitecture.Form, _ mix: GGUFMix,
-    _ model: ModelConfiguration
+    _ tensor: ModelTensor, _ name: String, _ form: GGUFArchitecture.Form,
+    _ types: Types, _ model: ModelConfiguration
   ) -> (Step, note: String?) {
     let isQuantizable = tensor.isMatrix && tensor.role.canBeQuantized
     let attention = model.blocks[tensor.block ?? 0].attention
     let place = GGUFMix.Place(
       block: tensor.block ?? 0, blocks: model.blocks.count,
       headsPerGroup: attention.heads / attention.keyValueHeads, isTied: model.head.isTied)
-    let (type, note) =
-      isQuantizable ? mix.type(of: tensor.role, inputs: tensor.inputs, place) : (.f32, nil)
+    var type = GGUFType.f32
+    var note: String?
+    if isQuantizable, case .mix(let mix) = types {
+      (type, note) = mix.type(of: tensor.role, inputs: tensor.inputs, place)
+    }
     let shape = tensor.isMatrix ? [tensor.outputs, tensor.inputs] : tensor.shape
     return (
       Step(
@@ -111,6 +160,48 @@ public struct GGUFConversion: Conversion {
         content: isQuantizable ? .matrix(tensor) : .vector(tensor), form: form,
         headDim: attention.headDim), note
     )
+  }
+
+  /// Gives a step the type that holds its matrix as it is.
+  /// - Returns: what is rounded on the way.
+  /// - Throws: `CodecError` where no type does.
+  private static func keepGrid(
+    _ weight: (any Weight)?, _ step: inout Step, _ tensor: ModelTensor, _ source: WeightSource
+  ) throws(CodecError) -> String? {
+    switch weight {
+    case nil: return nil
+    case let blocks as BlockQuantizedWeight:
+      step.declaration.type = blocks.type
+      step.content = .grid(tensor)
+      return nil
+    case let weight as any AffineWeight:
+      let (type, rounding) = try GGUFBlocks.type(
+        holding: weight.openGrid(), codes: weight.openCodes)
+      step.declaration.type = type
+      step.content = .grid(tensor)
+      return rounding
+    default:
+      let types: [DType: GGUFType] = [.float16: .f16, .bfloat16: .bf16]
+      step.declaration.type =
+        source.checkpoint.info(source.storedName(tensor.name)).flatMap { types[$0.dtype] } ?? .f32
+      return nil
+    }
+  }
+
+  /// What a matrix is rounded to that no type holds.
+  private static func roundedType(_ tensor: ModelTensor) -> GGUFType {
+    tensor.inputs % GGUFType.q8_0.blockLength == 0 ? .q8_0 : .f16
+  }
+
+  /// What the file calls itself: the commonest type of its matrices.
+  private static func base(_ types: Types, _ steps: [Step]) -> GGUFMix {
+    if case .mix(let mix) = types { return mix }
+    var counts: [GGUFType: Int] = [:]
+    for step in steps where step.declaration.shape.count > 1 {
+      counts[step.declaration.type, default: 0] += 1
+    }
+    let most = counts.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key
+    return GGUFMix.allCases.first { $0.base == most } ?? .f32
   }
 
   private static func append(
@@ -183,14 +274,14 @@ public struct GGUFConversion: Conversion {
   }
 
   private static func metadata(
-    _ description: GGUFDescription, _ source: WeightSource, _ mix: GGUFMix, _ notes: inout [String]
+    _ description: GGUFDescription, _ source: WeightSource, _ base: GGUFMix, _ notes: inout [String]
   ) throws -> GGUFMetadata {
     var metadata = description.metadata
     let checkpoint = source.checkpoint
     let path = checkpoint.path.split(separator: "/").last.map(String.init) ?? checkpoint.path
     metadata.set("general.name", path.hasSuffix(".gguf") ? String(path.dropLast(5)) : path)
-    metadata.set("general.file_type", mix.fileType)
-    if mix.base.blockLength > 1 { metadata.set("general.quantization_version", 2) }
+    metadata.set("general.file_type", base.fileType)
+    if base.base.blockLength > 1 { metadata.set("general.quantization_version", 2) }
     let files = checkpoint.sideFiles
     guard files.contains("tokenizer.json") else {
       metadata.set("tokenizer.ggml.model", "no_vocab")
@@ -271,6 +362,10 @@ public struct GGUFConversion: Conversion {
       if let rows = reordered(step) { values = values.gatheringRows(rows) }
       try writer.append(name, values)
       return nil
+    case .grid(let tensor):
+      let blocks = try blocks(tensor, type)
+      try writer.append(name, reordered(step).map { blocks.gatheringRows($0) } ?? blocks)
+      return nil
     case .matrix(let tensor):
       let reader = try MatrixReader(tensor, in: source)
       var error: EncodingError?
@@ -294,6 +389,16 @@ public struct GGUFConversion: Conversion {
       packed = []
       try writer.append(name, whole.gatheringRows(rows))
       return error
+    }
+  }
+
+  /// A matrix whose codes stay, as rows of blocks.
+  private func blocks(_ tensor: ModelTensor, _ type: GGUFType) throws -> Tensor {
+    switch try source.matrix(tensor) {
+    case let same as BlockQuantizedWeight: return same.blocks
+    case let weight as any AffineWeight:
+      return try GGUFBlocks.blocks(weight.openGrid(), codes: weight.openCodes(), as: type).blocks
+    default: throw RecipeError.verificationFailed(tensor: source.storedName(tensor.name))
     }
   }
 
