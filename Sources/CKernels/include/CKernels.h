@@ -1,6 +1,7 @@
 #ifndef PARE_CKERNELS_H
 #define PARE_CKERNELS_H
 #include "attention.h"
+#include "bits.h"
 #include "blocks.h"
 #include "dense.h"
 #include "divergence.h"
