@@ -79,7 +79,10 @@ package struct BlockFile: Sendable {
     let matrices = treated.matrices.map { matrix -> JSON in
       var fields: [(String, JSON)] = [
         ("module", JSON(matrix.module)),
-        ("form", (forms[matrix.module] as? any StoredWeight).flatMap(StoredForm.init(of:))?.json ?? .null),
+        (
+          "form",
+          (forms[matrix.module] as? any StoredWeight).flatMap(StoredForm.init(of:))?.json ?? .null
+        ),
         ("squared_error", JSON(matrix.error.squaredError)),
         ("squared_weight", JSON(matrix.error.squaredWeight)),
         ("largest_error", JSON(Double(matrix.error.largestError))),

@@ -246,7 +246,7 @@ extension BlockWalk {
         for (index, name) in names.enumerated() {
           var result = results[index]
           if let correction = treatment.correction {
-            result = try correction.correct(result, of: matrices[index], statistics)
+            result = try correction.correct(matrices[index], result, statistics)
           }
           treated.take(result, for: name, seconds: 0)
         }

@@ -15,7 +15,7 @@ public import Tensors
 /// which minimizes `tr((E - L·R) · H · (E - L·R)ᵀ)` by the theorem of Eckart and Young. A share of the
 /// mean eigenvalue is added to each λ, so that inputs which calibration never showed count a little:
 /// none of it is EoRA, all of it LoRC.
-public struct LowRankCorrection: Sendable, Hashable {
+public struct LowRankCorrection: WeightCorrection, Hashable {
   public enum Space: Sendable, Hashable {
     /// Errors of all weights count alike.
     case weights

@@ -62,7 +62,7 @@ public struct Compression {
         } ?? row.outputs
       }
       let (results, digests) = try writeTensors(outputs, walk, to: directory.path, onProgress)
-      try writeSideFiles(to: directory)
+      try writeSideFiles(to: directory, try forms(walk))
       try verify(directory.path, outputs.flatMap { $0 }, digests)
       var report = Report(
         plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
@@ -146,7 +146,7 @@ public struct Compression {
   }
 
   /// `config.json` gains the quantization; everything else is carried over byte by byte.
-  private func writeSideFiles(to directory: OutputDirectory) throws {
+  private func writeSideFiles(to directory: OutputDirectory, _ forms: FormConfiguration?) throws {
     for name in source.checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, source.checkpoint.readSideFile(name))
     }
@@ -155,7 +155,8 @@ public struct Compression {
       return
     }
     fields["quantization_config"] =
-      try layout.keeping(transformsOf: source.quantization).quantizationConfig
+      try forms?.quantizationConfig
+      ?? layout.keeping(transformsOf: source.quantization).quantizationConfig
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
   }
 

@@ -15,6 +15,7 @@ extension Recipe {
             switch stage {
             case .smooth(let stage): ["smooth": stage.json]
             case .quantize(let stage): ["quantize": stage.json]
+            case .correct(let stage): ["correct": stage.json]
             case .cut(let stage): ["cut": stage.json]
             case .distill(let stage): ["distill": stage.json]
             case .rotate(let stage): ["rotate": stage.json]
@@ -62,7 +63,7 @@ extension QuantizeStage {
         ("smoothing_strength", smoothingStrength.map { JSON($0) } ?? "search"))
     case .autoround:
       if let iterations { fields.append(("iterations", JSON(iterations))) }
-    case .rtn, .awq, .hqq: break
+    default: break
     }
     fields += [
       ("indivisible", JSON(indivisible.rawValue)), ("format", JSON(format.rawValue)),

@@ -28,6 +28,7 @@ extension Recipe {
       var found: [Stage] = []
       if let body = try stage.node("smooth") { found.append(.smooth(try SmoothStage(body))) }
       if let body = try stage.node("quantize") { found.append(.quantize(try QuantizeStage(body))) }
+      if let body = try stage.node("correct") { found.append(.correct(try CorrectStage(body))) }
       if let body = try stage.node("cut") { found.append(.cut(try CutStage(body))) }
       if let body = try stage.node("distill") { found.append(.distill(try DistillStage(body))) }
       if let body = try stage.node("rotate") { found.append(.rotate(try RotateStage(body))) }
@@ -89,6 +90,7 @@ extension QuantizeStage {
     line = fields.line
     method = try fields.choice("method") ?? method
     bits = try fields.integer("bits") ?? bits
+    if method == .spqr { granularity = .group(16) }
     if let size = try fields.integer("group_size") {
       granularity = size == -1 ? .channel : .group(size)
     }

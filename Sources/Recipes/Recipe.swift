@@ -1,7 +1,4 @@
-package import Calibration
 public import Codecs
-package import Models
-package import Quantization
 
 /// What the user wants done to a model, before any model is looked at: stages in order.
 public struct Recipe: Sendable, Equatable {
@@ -21,6 +18,7 @@ public struct Recipe: Sendable, Equatable {
   public enum Stage: Sendable, Equatable {
     case smooth(SmoothStage)
     case quantize(QuantizeStage)
+    case correct(CorrectStage)
     case cut(CutStage)
     case distill(DistillStage)
     case rotate(RotateStage)
@@ -40,7 +38,7 @@ public struct Recipe: Sendable, Equatable {
     }
     for stage in stages {
       switch stage {
-      case .smooth, .quantize: pending.append(stage)
+      case .smooth, .quantize, .correct: pending.append(stage)
       case .cut(let cut):
         flush()
         passes.append(.cut(cut))
@@ -74,7 +72,19 @@ public struct Recipe: Sendable, Equatable {
       switch stage {
       case .smooth: true
       case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
+      case .correct(let stage): stage.space == .outputs
       case .rotate, .cut, .distill: false
+      }
+    }
+  }
+
+  /// Whether results are stored in forms that compressed-tensors has no words for.
+  package var hasForms: Bool {
+    stages.contains { stage in
+      switch stage {
+      case .correct: true
+      case .quantize(let stage): stage.method.hasFormOfItsOwn
+      case .smooth, .rotate, .cut, .distill: false
       }
     }
   }
@@ -92,6 +102,16 @@ public struct Recipe: Sendable, Equatable {
               + "before the quantize stages", line: smooth.line)
         }
       case .quantize: isRounded = true
+      case .correct(let correct):
+        try correct.validate()
+        guard isRounded else {
+          throw .contradiction(
+            "correct makes up for what a rounding lost; put a quantize stage before it",
+            line: correct.line)
+        }
+        guard stages.count(where: { if case .correct = $0 { true } else { false } }) == 1 else {
+          throw .contradiction("one correct stage serves all roundings", line: correct.line)
+        }
       case .cut(let cut):
         guard !isRounded else {
           throw .contradiction(
@@ -132,8 +152,30 @@ public struct QuantizeStage: Sendable, Equatable {
     case hqq
     /// Roundings and clippings learned block by block with sign gradients.
     case autoround
+    /// 3-4 bits with coded scales, outliers kept apart in 16 bits.
+    case spqr
+    /// Signs, those of salient columns twice.
+    case billm
+    /// -1, 0 and 1 times a scale for each group.
+    case ternary
+    /// Signs times a product of two vectors.
+    case onebit
 
-    public var needsCalibration: Bool { self != .rtn && self != .hqq }
+    public var needsCalibration: Bool {
+      switch self {
+      case .rtn, .hqq, .ternary, .onebit: false
+      default: true
+      }
+    }
+
+    /// Whether results are stored in a form that compressed-tensors has no words for, and whose size
+    /// may depend on the data.
+    package var hasFormOfItsOwn: Bool {
+      switch self {
+      case .spqr, .billm, .ternary, .onebit: true
+      default: false
+      }
+    }
   }
 
   /// The order in which gptq takes the columns.
@@ -201,57 +243,6 @@ public struct QuantizeStage: Sendable, Equatable {
       + (clipping == .mse ? " mse" : "")
   }
 
-  /// The method with these settings, for a matrix stored under a scheme.
-  package func weightMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
-    switch method {
-    case .awq where role != .query && role != .key && role != .queryKeyValue:
-      ActivationAwareClipping(codec: codec)
-    // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
-    case .gptq: gptq(codec)
-    case .gptaq: GPTAQ(gptq: gptq(codec))
-    case .hqq: HQQ(codec: codec)
-    case .rtn, .smoothquant, .awq, .autoround:
-      RoundToNearest(codec: codec, clipping: rounding)
-    }
-  }
-
-  /// The same where nothing is measured of a matrix's inputs, as outside the blocks.
-  package func dataFreeMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
-    let method = weightMethod(codec, role: role)
-    return method.needs.isEmpty ? method : RoundToNearest(codec: codec, clipping: rounding)
-  }
-
-  private func gptq(_ codec: AffineGroups) -> GPTQ {
-    GPTQ(
-      codec: codec, damping: dampingFraction, blockSize: blockSize,
-      order: GPTQ.Order(rawValue: actOrder.rawValue) ?? .none,
-      grids: usesStaticGroups ? .original : .current, clipping: rounding)
-  }
-
-  package var rounding: RoundToNearest.Clipping {
-    clipping == .mse ? .meanSquareError() : .minMax
-  }
-
-  /// Factors that the method itself moves between channels first.
-  package var ownScaling: (any ChannelScaling)? {
-    switch method {
-    case .awq: AWQ()
-    case .smoothquant: SmoothQuant(strength: smoothingStrength)
-    case .rtn, .gptq, .gptaq, .hqq, .autoround: nil
-    }
-  }
-
-  /// How the method treats a block whole, before its matrices are taken one by one.
-  package var blockMethod: (any BlockMethod)? {
-    switch method {
-    case .autoround:
-      var method = AutoRound()
-      if let iterations { method.iterations = iterations }
-      return method
-    case .rtn, .gptq, .gptaq, .hqq, .awq, .smoothquant: return nil
-    }
-  }
-
   /// - Throws: `RecipeError.contradiction` for settings that no codec or format can honour.
   package func validate() throws(RecipeError) {
     guard AffineGroups.supportedBits.contains(bits) else {
@@ -271,6 +262,13 @@ public struct QuantizeStage: Sendable, Equatable {
       }
       if format == .int8 {
         throw .contradiction("int-quantized has 8 bits for every weight", line: line)
+      }
+    }
+    if method == .spqr {
+      do {
+        _ = try BilevelWeight.Settings(bits: bits, groupSize: spqrGroupSize)
+      } catch {
+        throw .contradiction("spqr: \(error.description)", line: line)
       }
     }
     if format == .int8, bits != 8 {

@@ -14,7 +14,8 @@ public struct FormConfiguration: Quantization {
 
   public init(_ forms: [(module: String, form: StoredForm)]) {
     self.forms = forms
-    byModule = Dictionary(forms.map { ($0.module, $0.form) }, uniquingKeysWith: { first, _ in first })
+    byModule = Dictionary(
+      forms.map { ($0.module, $0.form) }, uniquingKeysWith: { first, _ in first })
   }
 
   /// - Throws: `ModelError.unsupportedQuantization`.
