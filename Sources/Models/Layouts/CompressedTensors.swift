@@ -11,15 +11,18 @@ public struct CompressedTensors: Sendable {
     public var bits: Int
     public var isSymmetric: Bool
     public var granularity: AffineGroups.Granularity
+    /// How the layer's input is rounded; nil: not at all.
+    public var activations: ActivationScheme?
 
     public init(
       format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
-      granularity: AffineGroups.Granularity
+      granularity: AffineGroups.Granularity, activations: ActivationScheme? = nil
     ) {
       self.format = format
       self.bits = bits
       self.isSymmetric = isSymmetric
       self.granularity = granularity
+      self.activations = activations
     }
 
     /// The codec of one matrix.
@@ -30,7 +33,8 @@ public struct CompressedTensors: Sendable {
         layout: format)
     }
 
-    /// Endings of the tensors that must stand in place of `weight`.
+    /// Endings of the tensors that must stand in place of `weight`; those of activations are named by
+    /// their own scheme.
     public var requiredSuffixes: [String] {
       let weight =
         format == .packed
