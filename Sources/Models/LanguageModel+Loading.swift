@@ -77,6 +77,7 @@ extension LanguageModel {
       matrix.name = configuration.head.name
       matrix.role = .head
       head = try source.weight(matrix)
+      headQuantizer = try source.inputQuantizer(matrix)
     }
   }
 }
@@ -128,7 +129,7 @@ extension WeightSource {
     Linear(
       configuration: linear, weight: try weight(linear),
       bias: linear.hasBias ? try vector("\(linear.name).bias") : nil,
-      inputTransform: try inputTransform(linear))
+      inputTransform: try inputTransform(linear), inputQuantizer: try inputQuantizer(linear))
   }
 
   private func inputTransform(_ linear: LinearConfiguration) throws(ModelError) -> BlockHadamard? {
@@ -145,6 +146,21 @@ extension WeightSource {
           + "inputs of \(module)", path: checkpoint.path)
     }
     return BlockHadamard(size: size)
+  }
+
+  /// What the checkpoint says happens to a layer's input.
+  func inputQuantizer(_ linear: LinearConfiguration) throws -> ActivationQuantizer? {
+    guard let scheme = scheme(of: linear.tensors(block: nil)[0])?.activations else { return nil }
+    let module = storedName(linear.name)
+    var components: [String: Tensor] = [:]
+    for suffix in scheme.componentSuffixes where checkpoint.contains("\(module).\(suffix)") {
+      components[suffix] = try checkpoint.tensor("\(module).\(suffix)")
+    }
+    do throws(CodecError) {
+      return try ActivationQuantizer(scheme, components: components)
+    } catch {
+      throw ModelError.badWeight(module: module, reason: error.description, path: checkpoint.path)
+    }
   }
 
   func norm(_ norm: NormConfiguration) throws -> Norm {

@@ -1,5 +1,5 @@
 package import Checkpoints
-import Codecs
+package import Codecs
 package import Tensors
 import Text
 
@@ -34,6 +34,16 @@ extension LanguageModel {
     }
     try directory.write("config.json", config(dtype))
     return digests
+  }
+
+  /// What happens to the inputs of matrices first, by their module's name.
+  package var inputQuantizers: [String: ActivationQuantizer] {
+    var list: [String: ActivationQuantizer] = [:]
+    let linears =
+      blocks.flatMap(\.linears) + [embedding.projection, headProjection].compactMap { $0 }
+    for linear in linears { list[linear.configuration.name] = linear.inputQuantizer }
+    if !configuration.head.isTied { list[configuration.head.name] = headQuantizer }
+    return list
   }
 
   /// Says before a long work that its result could not be written.
@@ -97,13 +107,15 @@ extension LanguageModel {
             type == tensor.dtype ? tensor.detached : tensor.detached.converted(to: type)
           }))
     }
+    let quantizers = inputQuantizers
     _ = try mapped(
       matrix: { declaration, weight in
         switch weight {
         case let dense as DenseWeight: add(declaration.name, dense.tensor)
         case let transposed as TransposedWeight: add(declaration.name, transposed.tensor)
         case let groups as GroupQuantizedWeight:
-          for (suffix, tensor) in groups.encoded() {
+          let inputs = quantizers[declaration.module]?.encoded() ?? []
+          for (suffix, tensor) in groups.encoded() + inputs {
             list.append(
               Stored(
                 declaration: TensorDeclaration(

@@ -58,7 +58,12 @@ package struct WeightSource {
         // The codec checks shapes; here only what must exist.
         let module = storedName(declaration.module)
         for suffix in scheme.componentSuffixes { expected.insert("\(module).\(suffix)") }
-        for suffix in scheme.requiredSuffixes where !checkpoint.contains("\(module).\(suffix)") {
+        var required = scheme.requiredSuffixes
+        if let activations = scheme.activations, declaration.role != .embedding {
+          for suffix in activations.componentSuffixes { expected.insert("\(module).\(suffix)") }
+          required += activations.requiredSuffixes
+        }
+        for suffix in required where !checkpoint.contains("\(module).\(suffix)") {
           missing.append("\(module).\(suffix)")
         }
         continue

@@ -1,5 +1,6 @@
 #ifndef PARE_CKERNELS_H
 #define PARE_CKERNELS_H
+#include "activations.h"
 #include "attention.h"
 #include "bits.h"
 #include "blocks.h"

@@ -11,8 +11,15 @@ public protocol MatrixLayout: Sendable {
   /// Endings that may stand there, required ones included.
   var componentSuffixes: [String] { get }
 
+  /// What the layer's input is rounded to; nil: not at all.
+  var activations: ActivationScheme? { get }
+
   /// - Throws: `CodecError` naming the component.
   func decode(components: [String: Tensor]) throws(CodecError) -> any StoredWeight
+}
+
+extension MatrixLayout {
+  public var activations: ActivationScheme? { nil }
 }
 
 /// A layout that other forms of a matrix can be brought into.

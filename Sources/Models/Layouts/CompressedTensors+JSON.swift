@@ -26,12 +26,16 @@ extension CompressedTensors {
     var groups: [Group] = []
     for name in groupsObject.keyStrings {
       guard let group = groupsObject[name]?.object else { throw bad("\(name) is not an object") }
-      for activations in ["input_activations", "output_activations"] {
-        if let value = group[activations], !value.isNull {
-          throw bad("\(name).\(activations): quantized activations")
-        }
+      if let value = group["output_activations"], !value.isNull {
+        throw bad("\(name).output_activations: quantized outputs")
       }
-      guard let weights = group["weights"]?.object else { continue }
+      let activations = try Self.activations(group["input_activations"], name, path)
+      guard let weights = group["weights"]?.object else {
+        guard activations == nil else {
+          throw bad("\(name).input_activations: quantized inputs of dense weights")
+        }
+        continue
+      }
       let format = group["format"]?.string ?? modelFormat ?? "absent"
       guard let format = AffineGroups.Layout(rawValue: format) else {
         throw bad("format \(format)")
@@ -39,7 +43,8 @@ extension CompressedTensors {
       let targets = group["targets"]?.array?.compactMap(\.string) ?? []
       guard !targets.isEmpty else { throw bad("\(name) has no targets") }
       groups.append(
-        Group(targets: targets, scheme: try Self.scheme(weights, format, name, path)))
+        Group(
+          targets: targets, scheme: try Self.scheme(weights, activations, format, name, path)))
     }
     let ignore = config["ignore"]?.array?.compactMap(\.string) ?? []
     var transforms: [Transform] = []
@@ -81,7 +86,8 @@ extension CompressedTensors {
   }
 
   private static func scheme(
-    _ weights: JSONObject, _ format: AffineGroups.Layout, _ name: String, _ path: String
+    _ weights: JSONObject, _ activations: ActivationScheme?, _ format: AffineGroups.Layout,
+    _ name: String, _ path: String
   ) throws(ModelError) -> Scheme {
     func bad(_ reason: String) -> ModelError {
       .unsupportedQuantization(reason: "\(name).weights: \(reason)", path: path)
@@ -110,7 +116,43 @@ extension CompressedTensors {
     return Scheme(
       format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
       granularity: granularity,
-      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""))
+      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""),
+      activations: activations)
+  }
+
+  /// Integers on one grid per token, found as it comes, or one per tensor, stored.
+  private static func activations(
+    _ json: JSON?, _ name: String, _ path: String
+  ) throws(ModelError) -> ActivationScheme? {
+    guard let json, !json.isNull else { return nil }
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "\(name).input_activations: \(reason)", path: path)
+    }
+    guard let fields = json.object else { throw bad("not an object") }
+    let type = fields["type"]?.string ?? "int"
+    guard type == "int" else { throw bad("type \(type)") }
+    guard let bits = fields["num_bits"]?.int, ActivationScheme.supportedBits.contains(bits) else {
+      throw bad("num_bits should be 2 to 8")
+    }
+    let isDynamic: Bool
+    switch fields["dynamic"] {
+    case .some(let value) where value.bool != nil: isDynamic = value.bool ?? false
+    case .none: isDynamic = false
+    case .some: throw bad("dynamic should be true or false")
+    }
+    let granularity: ActivationScheme.Granularity
+    switch (fields["strategy"]?.string ?? (isDynamic ? "token" : "tensor"), isDynamic) {
+    case ("token", true): granularity = .token
+    case ("tensor", false): granularity = .tensor
+    case (let strategy, let isDynamic):
+      throw bad("strategy \(strategy), \(isDynamic ? "dynamic" : "static")")
+    }
+    do throws(CodecError) {
+      return try ActivationScheme(
+        bits: bits, isSymmetric: fields["symmetric"]?.bool ?? true, granularity: granularity)
+    } catch {
+      throw bad(error.description)
+    }
   }
 
   /// The `quantization_config` that readers of compressed-tensors expect. No key is invented:
@@ -167,9 +209,19 @@ extension CompressedTensors {
         "actorder": group.scheme.hasColumnOrder ? "group" : nil, "observer": "minmax",
         "observer_kwargs": .object(JSONObject()),
       ],
-      "input_activations": nil,
+      "input_activations": group.scheme.activations.map(json) ?? nil,
       "output_activations": nil,
       "format": JSON(group.scheme.format.rawValue),
+    ]
+  }
+
+  private static func json(_ activations: ActivationScheme) -> JSON {
+    [
+      "num_bits": JSON(activations.bits), "type": "int",
+      "symmetric": JSON(activations.isSymmetric),
+      "strategy": JSON(activations.granularity.rawValue), "group_size": nil,
+      "block_structure": nil, "dynamic": JSON(!activations.isStatic), "actorder": nil,
+      "observer": activations.isStatic ? "minmax" : nil, "observer_kwargs": .object(JSONObject()),
     ]
   }
 }

@@ -13,16 +13,20 @@ public struct CompressedTensors: Sendable {
     public var granularity: AffineGroups.Granularity
     /// Whether groups follow an order of columns that is stored beside them (`weight_g_idx`).
     public var hasColumnOrder: Bool
+    /// How the layer's input is rounded; nil: not at all.
+    public var activations: ActivationScheme?
 
     public init(
       format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
-      granularity: AffineGroups.Granularity, hasColumnOrder: Bool = false
+      granularity: AffineGroups.Granularity, hasColumnOrder: Bool = false,
+      activations: ActivationScheme? = nil
     ) {
       self.format = format
       self.bits = bits
       self.isSymmetric = isSymmetric
       self.granularity = granularity
       self.hasColumnOrder = hasColumnOrder
+      self.activations = activations
     }
 
     /// The codec of one matrix.
@@ -33,7 +37,8 @@ public struct CompressedTensors: Sendable {
         layout: format)
     }
 
-    /// Endings of the tensors that must stand in place of `weight`.
+    /// Endings of the tensors that must stand in place of `weight`; those of activations are named by
+    /// their own scheme.
     public var requiredSuffixes: [String] {
       let weight =
         format == .packed
