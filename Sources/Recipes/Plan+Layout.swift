@@ -8,8 +8,10 @@ extension Plan {
   package func layout() throws(ModelError) -> CompressedTensors? {
     var byScheme: [(scheme: CompressedTensors.Scheme, modules: [String])] = []
     for row in rows {
-      guard case .quantize(let codec, _) = row.action else { continue }
-      let scheme = CompressedTensors.Scheme(codec)
+      guard case .quantize(let codec, let stage) = row.action else { continue }
+      var scheme = CompressedTensors.Scheme(codec)
+      // Head and embedding are no layers that round their input.
+      if row.tensor.block != nil { scheme.activations = stage.activationScheme }
       if let index = byScheme.firstIndex(where: { $0.scheme == scheme }) {
         byScheme[index].modules.append(row.module)
       } else {
