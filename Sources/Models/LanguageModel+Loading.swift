@@ -112,10 +112,9 @@ extension WeightSource {
     for suffix in scheme.componentSuffixes where checkpoint.contains("\(module).\(suffix)") {
       components[suffix] = try checkpoint.tensor("\(module).\(suffix)")
     }
-    let weight: GroupQuantizedWeight
+    let weight: any StoredWeight
     do {
-      let codec = try scheme.codec(scaleType: components["weight_scale"]?.dtype ?? .bfloat16)
-      weight = try codec.decode(components)
+      weight = try scheme.decode(components)
     } catch {
       throw ModelError.badWeight(module: module, reason: error.description, path: checkpoint.path)
     }

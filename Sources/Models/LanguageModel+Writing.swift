@@ -7,6 +7,8 @@ extension LanguageModel {
   /// A tensor of a model's checkpoint folder: its declaration, and its bytes when they are wanted.
   private struct Stored {
     var declaration: TensorDeclaration
+    /// Whether it is a component of a matrix that `quantization_config` describes.
+    var isPartOfCodes = false
     var tensor: () -> Tensor
   }
 
@@ -32,7 +34,7 @@ extension LanguageModel {
     for name in checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, checkpoint.readSideFile(name))
     }
-    let isQuantized = stored.contains { !$0.declaration.dtype.isFloatingPoint }
+    let isQuantized = stored.contains(where: \.isPartOfCodes)
     try directory.write("config.json", config(dtype, isQuantized: isQuantized))
     return digests
   }
@@ -44,7 +46,7 @@ extension LanguageModel {
     _ = mapped(
       matrix: { declaration, weight in
         let isStorable =
-          weight is DenseWeight || weight is TransposedWeight || weight is GroupQuantizedWeight
+          weight is DenseWeight || weight is TransposedWeight || weight.isInCodes
         if !isStorable { wrong = wrong ?? declaration.name }
         return weight
       }, vector: { $1 })
@@ -57,6 +59,9 @@ extension LanguageModel {
     guard case .object(var fields) = config else { return config.serialized(pretty: true) }
     if !isQuantized {
       for key in ["quantization_config", "compression_config"] { fields[key] = nil }
+    }
+    if isQuantized, fields["quantization_config"] == nil, fields["compression_config"] == nil {
+      fields["quantization_config"] = try CompressedTensors(describing: self)?.quantizationConfig
     }
     guard let dtype else { return JSON.object(fields).serialized(pretty: true) }
     let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"
@@ -80,14 +85,14 @@ extension LanguageModel {
         switch weight {
         case let dense as DenseWeight: add(declaration.name, dense.tensor)
         case let transposed as TransposedWeight: add(declaration.name, transposed.tensor)
-        case let groups as GroupQuantizedWeight:
-          for (suffix, tensor) in groups.encoded() {
+        case let codes as any StoredWeight where weight.isInCodes:
+          for (suffix, tensor) in codes.encoded() {
             list.append(
               Stored(
                 declaration: TensorDeclaration(
                   name: "\(declaration.module).\(suffix)", dtype: tensor.dtype,
                   shape: tensor.shape),
-                tensor: { tensor }))
+                isPartOfCodes: true, tensor: { tensor }))
           }
         default: throw ModelError.notStorable(name: declaration.name, path: checkpoint.path)
         }
@@ -99,6 +104,49 @@ extension LanguageModel {
       })
     return list
   }
+}
+
+extension CompressedTensors {
+  /// Of the matrices that a model holds in codes; nil where there are none.
+  fileprivate init?(describing model: LanguageModel) throws(ModelError) {
+    var groups: [Group] = []
+    var ignored: [String] = []
+    var areAllLinear = true
+    _ = model.mapped(
+      matrix: { declaration, weight in
+        let scheme: Scheme? =
+          switch weight {
+          case let floats as FloatGroupsWeight: Scheme(floats.codec)
+          case let integers as GroupQuantizedWeight: Scheme(integers.codec)
+          default: nil
+          }
+        let isTable = declaration.role == .embedding || declaration.role == .positionEmbedding
+        let isLinear = !isTable && !declaration.isTransposed
+        guard let scheme else {
+          if isLinear { ignored.append(declaration.module) }
+          return weight
+        }
+        if !isLinear { areAllLinear = false }
+        if let index = groups.firstIndex(where: { $0.scheme == scheme }) {
+          groups[index].targets.append(declaration.module)
+        } else {
+          groups.append(Group(targets: [declaration.module], scheme: scheme))
+        }
+        return weight
+      }, vector: { $1 })
+    guard !groups.isEmpty else { return nil }
+    let head = model.configuration.head
+    if groups.count == 1, areAllLinear {
+      groups[0].targets = ["Linear"]
+      if head.isTied { ignored.append(head.name) }
+    }
+    try self.init(groups: groups, ignore: ignored)
+  }
+}
+
+extension Weight {
+  /// Whether compressed-tensors has a place for it.
+  fileprivate var isInCodes: Bool { self is GroupQuantizedWeight || self is FloatGroupsWeight }
 }
 
 extension DType {
