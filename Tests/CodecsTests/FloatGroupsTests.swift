@@ -156,7 +156,11 @@ private func codecs() throws -> [FloatGroups] {
       }
     }
     let declared = codec.componentShapes(outputs: 33, inputs: 96)
-    let written = try codec.encode(random.matrix(33, 96)).encoded()
+    let encoded = try codec.encode(random.matrix(33, 96))
+    let written = encoded.encoded()
+    let described = try StoredForm.weight(
+      StoredForm.json(encoded), Dictionary(uniqueKeysWithValues: written.map { ($0.suffix, $0.tensor) }))
+    #expect(described.isIdentical(to: encoded))
     #expect(declared.map(\.suffix) == written.map(\.suffix))
     #expect(declared.map(\.dtype) == written.map(\.tensor.dtype))
     #expect(declared.map(\.shape) == written.map(\.tensor.shape))
