@@ -159,7 +159,8 @@ private func codecs() throws -> [FloatGroups] {
     let encoded = try codec.encode(random.matrix(33, 96))
     let written = encoded.encoded()
     let described = try StoredForm.weight(
-      StoredForm.json(encoded), Dictionary(uniqueKeysWithValues: written.map { ($0.suffix, $0.tensor) }))
+      StoredForm.json(encoded),
+      Dictionary(uniqueKeysWithValues: written.map { ($0.suffix, $0.tensor) }))
     #expect(described.isIdentical(to: encoded))
     #expect(declared.map(\.suffix) == written.map(\.suffix))
     #expect(declared.map(\.dtype) == written.map(\.tensor.dtype))
