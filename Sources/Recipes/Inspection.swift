@@ -190,6 +190,11 @@ extension CompressedTensors.Scheme {
       case .channel: "per channel"
       case .tensor: "per tensor"
       }
-    return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
+    switch floats {
+    case .float8: return "FP8 \(grid)"
+    case .nvfp4: return "NVFP4 \(grid)"
+    case .mxfp4: return "MXFP4 \(grid)"
+    case nil: return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
+    }
   }
 }
