@@ -7,6 +7,7 @@ extension LanguageModel {
   /// A tensor of a model's checkpoint folder: its declaration, and its bytes when they are wanted.
   private struct Stored {
     var declaration: TensorDeclaration
+    /// Whether it is a component of a matrix that `quantization_config` describes.
     var tensor: () -> Tensor
   }
 
@@ -53,7 +54,7 @@ extension LanguageModel {
     _ = mapped(
       matrix: { declaration, weight in
         let isStorable =
-          weight is DenseWeight || weight is TransposedWeight || weight is GroupQuantizedWeight
+          weight is DenseWeight || weight is TransposedWeight || weight.isInCodes
         if !isStorable { wrong = wrong ?? declaration.name }
         return weight
       }, vector: { $1 })
@@ -88,8 +89,13 @@ extension LanguageModel {
     var modules: [(tensor: ModelTensor, scheme: CompressedTensors.Scheme?)] = []
     _ = mapped(
       matrix: { declaration, weight in
-        modules.append(
-          (declaration, (weight as? GroupQuantizedWeight).map(CompressedTensors.Scheme.init(of:))))
+        let scheme: CompressedTensors.Scheme? =
+          switch weight {
+          case let groups as GroupQuantizedWeight: .init(of: groups)
+          case let floats as FloatGroupsWeight: .init(floats.codec)
+          default: nil
+          }
+        modules.append((declaration, scheme))
         return weight
       }, vector: { $1 })
     return try CompressedTensors(
@@ -113,9 +119,9 @@ extension LanguageModel {
         switch weight {
         case let dense as DenseWeight: add(declaration.name, dense.tensor)
         case let transposed as TransposedWeight: add(declaration.name, transposed.tensor)
-        case let groups as GroupQuantizedWeight:
+        case let codes as any StoredWeight where weight.isInCodes:
           let inputs = quantizers[declaration.module]?.encoded() ?? []
-          for (suffix, tensor) in groups.encoded() + inputs {
+          for (suffix, tensor) in codes.encoded() + inputs {
             list.append(
               Stored(
                 declaration: TensorDeclaration(
@@ -133,6 +139,11 @@ extension LanguageModel {
       })
     return list
   }
+}
+
+extension Weight {
+  /// Whether compressed-tensors has a place for it.
+  fileprivate var isInCodes: Bool { self is GroupQuantizedWeight || self is FloatGroupsWeight }
 }
 
 extension DType {

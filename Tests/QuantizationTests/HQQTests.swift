@@ -1,6 +1,7 @@
 import CKernels
 import Calibration
 import Codecs
+import Foundation
 import Quantization
 import Tensors
 import Testing
@@ -67,10 +68,6 @@ private struct HQQOracle {
     zip(W, decoded(W, grid)).reduce(0) { $0 + pow(abs($1.0 - $1.1.r), power) }
   }
 
-  private func pow(_ x: Double, _ y: Double) -> Double {
-    x == 0 ? 0 : Double.exp2(y * Double.log2(x))
-  }
-
   func fit(_ W: [Double]) -> Grid {
     let p = Double(method.norm)
     let unit = covering(W, shrink: 1).s
@@ -121,33 +118,6 @@ private struct HQQOracle {
   }
 }
 
-extension Double {
-  fileprivate static func log2(_ x: Double) -> Double {
-    // Squaring digit by digit: slow, plain, and no module needed.
-    var (result, mantissa, bit) = (Double(x.exponent), x.significand, 0.5)
-    for _ in 0..<52 {
-      mantissa *= mantissa
-      if mantissa >= 2 {
-        mantissa /= 2
-        result += bit
-      }
-      bit /= 2
-    }
-    return result
-  }
-
-  fileprivate static func exp2(_ x: Double) -> Double {
-    let whole = x.rounded(.down)
-    let y = (x - whole) * 0.693147180559945309417
-    var (term, sum) = (1.0, 1.0)
-    for k in 1..<25 {
-      term *= y / Double(k)
-      sum += term
-    }
-    return sum * Double(sign: .plus, exponent: Int(whole), significand: 1)
-  }
-}
-
 private struct Case: Sendable {
   var bits: Int
   var size: Int
@@ -187,7 +157,7 @@ private let cases = [2, 3, 4, 8].flatMap { bits in
       expected += oracle.objective(W, grid, power: 0.7)
       for column in range {
         let error = decoded.floats[row * columns + column] - weight.floats[row * columns + column]
-        reached += error == 0 ? 0 : Double.exp2(0.7 * Double.log2(Double(abs(error))))
+        reached += pow(Double(abs(error)), 0.7)
       }
     }
   }
@@ -200,14 +170,14 @@ private let cases = [2, 3, 4, 8].flatMap { bits in
 private func lp(_ weight: Tensor, _ decoded: Tensor) -> Double {
   zip(weight.array, decoded.array).reduce(0) { sum, pair in
     let error = Double(abs(pair.0 - pair.1))
-    return sum + (error == 0 ? 0 : Double.exp2(0.7 * Double.log2(error)))
+    return sum + pow(error, 0.7)
   }
 }
 
 @Test func hqqBeatsRoundToNearestInBothObjectives() throws {
   var numbers = HeavyTails(state: 5)
   let weight = numbers.matrix(16, 256)
-  for (bits, gain, squares) in [(2, 0.75, 0.85), (3, 0.9, 0.98), (4, 0.97, 0.99)] {
+  for (bits, gain, squares) in [(2, 0.75, 0.85), (3, 0.9, 0.98), (4, 0.98, 0.99)] {
     for isSymmetric in [false, true] {
       let codec = try AffineGroups(
         bits: bits, granularity: .group(64), isSymmetric: isSymmetric)
@@ -238,14 +208,16 @@ func hqqIsNeverWorseThanTheCoveringGrid(rows: Int, columns: Int) throws {
   }
 }
 
-@Test func hqqOfZerosAndOfOneValueIsExact() throws {
+@Test func hqqOfZerosAndOfOneValueIsThatValue() throws {
   for isSymmetric in [false, true] {
     let codec = try AffineGroups(bits: 3, granularity: .group(16), isSymmetric: isSymmetric)
     var values = [Float](repeating: 0, count: 64)
     for index in 16..<32 { values[index] = -0.25 }
     let result = try HQQ(codec: codec).compress(Tensor(values, shape: [2, 32]))
-    #expect(result.error.squaredError == 0 || isSymmetric)
-    #expect(result.weight.dequantized().array[32...].allSatisfy { $0 == 0 })
+    let decoded = result.weight.dequantized().array
+    // One value is a code times a scale in bfloat16.
+    #expect(isSymmetric || decoded[16..<32].allSatisfy { abs($0 + 0.25) <= 0.25 * 0x1p-8 })
+    #expect((decoded[..<16] + decoded[32...]).allSatisfy { $0 == 0 })
   }
 }
 

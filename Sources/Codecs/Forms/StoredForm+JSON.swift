@@ -8,17 +8,17 @@ extension StoredForm {
     switch self {
     case .dense, .lowRank, .sparse, .binary: break
     case .affine(let codec):
-      let size =
-        switch codec.granularity {
-        case .group(let size): size
-        case .channel: -1
-        case .tensor: 0
-        }
       members += [
-        ("bits", JSON(codec.bits)), ("group_size", JSON(size)),
+        ("bits", JSON(codec.bits)), ("group_size", JSON(Self.size(codec.granularity))),
         ("symmetric", JSON(codec.isSymmetric)), ("scale_dtype", JSON(codec.scaleType.rawValue)),
         ("layout", JSON(codec.layout.rawValue)),
         ("short_last_group", JSON(codec.allowsShortLastGroup)),
+      ]
+    case .float(let codec):
+      members += [
+        ("format", JSON(codec.format.rawValue)),
+        ("group_size", JSON(Self.size(codec.granularity))),
+        ("scale_dtype", JSON(codec.scaleType.rawValue)),
       ]
     case .ternary(let packing, let groupSize):
       members += [("packing", JSON(packing.rawValue)), ("group_size", JSON(groupSize))]
@@ -31,6 +31,18 @@ extension StoredForm {
     case .sum(let parts): members.append(("parts", .array(parts.map(\.json))))
     }
     return .object(JSONObject(members))
+  }
+
+  private static func size(_ granularity: AffineGroups.Granularity) -> Int {
+    switch granularity {
+    case .group(let size): size
+    case .channel: -1
+    case .tensor: 0
+    }
+  }
+
+  private static func granularity(_ size: Int) -> AffineGroups.Granularity {
+    size == -1 ? .channel : size == 0 ? .tensor : .group(size)
   }
 
   /// Reads what `json` wrote. Settings must all be there, and none besides.
@@ -49,15 +61,20 @@ extension StoredForm {
     case "sparse": form = .sparse
     case "binary": form = .binary
     case "affine":
-      let size = try fields.whole("group_size")
       form = .affine(
         try AffineGroups(
           bits: try fields.whole("bits"),
-          granularity: size == -1 ? .channel : size == 0 ? .tensor : .group(size),
+          granularity: granularity(try fields.whole("group_size")),
           isSymmetric: try fields.flag("symmetric"),
           scaleType: try fields.choice("scale_dtype", DType.init(rawValue:)),
           layout: try fields.choice("layout", AffineGroups.Layout.init(rawValue:)),
           allowsShortLastGroup: try fields.flag("short_last_group")))
+    case "float":
+      form = .float(
+        try FloatGroups(
+          try fields.choice("format", FloatGroups.Format.init(rawValue:)),
+          granularity: granularity(try fields.whole("group_size")),
+          scaleType: try fields.choice("scale_dtype", DType.init(rawValue:))))
     case "ternary":
       let size = try fields.whole("group_size")
       guard size >= 1 else {

@@ -11,6 +11,8 @@ public indirect enum StoredForm: Sendable, Hashable {
   /// `{"kind": "affine", "bits", "group_size" (-1: a row, 0: the whole tensor), "symmetric",
   /// "scale_dtype", "layout", "short_last_group"}`: see `AffineGroups`.
   case affine(AffineGroups)
+  /// `{"kind": "float", "format", "group_size" (as for affine), "scale_dtype"}`: see `FloatGroups`.
+  case float(FloatGroups)
   /// `{"kind": "low-rank"}`: see `LowRankWeight`.
   case lowRank
   /// `{"kind": "sparse"}`: see `SparseWeight`.
@@ -32,6 +34,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     switch weight {
     case is DenseWeight: self = .dense
     case let weight as GroupQuantizedWeight: self = .affine(weight.codec)
+    case let weight as FloatGroupsWeight: self = .float(weight.codec)
     case is LowRankWeight: self = .lowRank
     case is SparseWeight: self = .sparse
     case is BinaryWeight: self = .binary
@@ -58,6 +61,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     switch self {
     case .dense: "dense"
     case .affine: "affine"
+    case .float: "float"
     case .lowRank: "low-rank"
     case .sparse: "sparse"
     case .binary: "binary"
@@ -73,6 +77,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     switch self {
     case .dense, .lowRank, .sparse: 16
     case .affine(let codec): codec.bits
+    case .float(let codec): codec.bits
     case .binary: 1
     case .ternary: 2
     case .bilevel(let settings): settings.bits
@@ -94,6 +99,7 @@ public indirect enum StoredForm: Sendable, Hashable {
       }
       return DenseWeight(tensor)
     case .affine(let codec): return try codec.decode(components)
+    case .float(let codec): return try codec.decode(components)
     case .lowRank: return try LowRankWeight.decode(components)
     case .sparse: return try SparseWeight.decode(components)
     case .binary: return try BinaryWeight.decode(components)
@@ -139,6 +145,10 @@ extension StoredForm {
         Component("weight", DType.allCases.filter(\.isFloatingPoint), [outputs, inputs])
       ]
     case .affine(let codec):
+      return codec.componentShapes(outputs: outputs, inputs: inputs).map {
+        Component($0.suffix, [$0.dtype], $0.shape)
+      }
+    case .float(let codec):
       return codec.componentShapes(outputs: outputs, inputs: inputs).map {
         Component($0.suffix, [$0.dtype], $0.shape)
       }

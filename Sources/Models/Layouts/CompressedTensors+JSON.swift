@@ -37,14 +37,17 @@ extension CompressedTensors {
         continue
       }
       let format = group["format"]?.string ?? modelFormat ?? "absent"
-      guard let format = AffineGroups.Layout(rawValue: format) else {
+      let targets = group["targets"]?.array?.compactMap(\.string) ?? []
+      let scheme: Scheme
+      if weights["type"]?.string == "float" {
+        scheme = try Self.floatScheme(weights, activations, format, name, path)
+      } else if let format = AffineGroups.Layout(rawValue: format) {
+        scheme = try Self.scheme(weights, activations, format, name, path)
+      } else {
         throw bad("format \(format)")
       }
-      let targets = group["targets"]?.array?.compactMap(\.string) ?? []
       guard !targets.isEmpty else { throw bad("\(name) has no targets") }
-      groups.append(
-        Group(
-          targets: targets, scheme: try Self.scheme(weights, activations, format, name, path)))
+      groups.append(Group(targets: targets, scheme: scheme))
     }
     let ignore = config["ignore"]?.array?.compactMap(\.string) ?? []
     var transforms: [Transform] = []
@@ -97,27 +100,64 @@ extension CompressedTensors {
     guard let bits = weights["num_bits"]?.int, AffineGroups.supportedBits.contains(bits) else {
       throw bad("num_bits should be 2, 3, 4, 5, 6 or 8")
     }
-    let groupSize = weights["group_size"]?.int
-    let granularity: AffineGroups.Granularity
-    switch weights["strategy"]?.string {
-    case "tensor": granularity = .tensor
-    case "channel": granularity = .channel
-    case "group", nil:
-      guard let groupSize, groupSize != -1 else {
-        granularity = .channel
-        break
+    return Scheme(
+      format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
+      granularity: try granularity(weights, name, path),
+      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""),
+      activations: activations)
+  }
+
+  /// Of type float: 8 bits are E4M3, 4 bits E2M1 in the groups of one of two formats.
+  private static func floatScheme(
+    _ weights: JSONObject, _ activations: ActivationScheme?, _ format: String, _ name: String,
+    _ path: String
+  ) throws(ModelError) -> Scheme {
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "\(name).weights: \(reason)", path: path)
+    }
+    // Weights without quantized activations are "naive" to some writers; they lie in the same way.
+    let name8 = format == "naive-quantized" ? FloatGroups.Format.float8.rawValue : format
+    guard let floats = FloatGroups.Format(rawValue: name8) else {
+      throw bad("format \(format) of type float")
+    }
+    guard weights["symmetric"]?.bool ?? true else { throw bad("zero points of type float") }
+    let bits = floats == .float8 ? 8 : 4
+    guard weights["num_bits"]?.int == bits else {
+      throw bad("num_bits should be \(bits) in \(format)")
+    }
+    guard activations == nil else { throw bad("quantized activations of type float weights") }
+    guard floats == .float8 else {
+      let codec: FloatGroups = floats == .nvfp4 ? .nvfp4 : .mxfp4
+      guard let size = weights["group_size"]?.int, codec.granularity == .group(size) else {
+        throw bad("group_size should be \(floats == .nvfp4 ? 16 : 32) in \(format)")
       }
+      return Scheme(codec)
+    }
+    let granularity = try granularity(weights, name, path)
+    do {
+      return Scheme(try .float8(granularity))
+    } catch {
+      throw bad(error.description)
+    }
+  }
+
+  private static func granularity(_ weights: JSONObject, _ name: String, _ path: String)
+    throws(ModelError) -> AffineGroups.Granularity
+  {
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "\(name).weights: \(reason)", path: path)
+    }
+    switch weights["strategy"]?.string {
+    case "tensor": return .tensor
+    case "channel": return .channel
+    case "group", nil:
+      guard let groupSize = weights["group_size"]?.int, groupSize != -1 else { return .channel }
       guard AffineGroups.supportedGroupSizes.contains(groupSize) else {
         throw bad("group_size should be 16 to 256")
       }
-      granularity = .group(groupSize)
+      return .group(groupSize)
     case .some(let other): throw bad("strategy \(other)")
     }
-    return Scheme(
-      format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
-      granularity: granularity,
-      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""),
-      activations: activations)
   }
 
   /// Integers on one grid per token, found as it comes, or one per tensor, stored.
@@ -158,8 +198,8 @@ extension CompressedTensors {
   /// The `quantization_config` that readers of compressed-tensors expect. No key is invented:
   /// they refuse unknown ones.
   public var quantizationConfig: JSON {
-    let formats = Set(groups.map(\.scheme.format))
-    let format = formats.count > 1 ? "mixed-precision" : formats.first?.rawValue
+    let formats = Set(groups.map(\.scheme.formatName))
+    let format = formats.count > 1 ? "mixed-precision" : formats.first
     let configGroups = groups.enumerated().map { index, group in
       ("group_\(index)", Self.json(group))
     }
@@ -194,24 +234,33 @@ extension CompressedTensors {
   }
 
   private static func json(_ group: Group) -> JSON {
-    let (strategy, size): (JSON, JSON) =
-      switch group.scheme.granularity {
+    let scheme = group.scheme
+    let (given, size): (JSON, JSON) =
+      switch scheme.granularity {
       case .tensor: ("tensor", nil)
       case .channel: ("channel", nil)
       case .group(let size): ("group", JSON(size))
       }
+    // Groups under a scale of the whole tensor have a name of their own.
+    let strategy: JSON = scheme.floats == .nvfp4 ? "tensor_group" : given
+    var weights: [(String, JSON)] = [
+      ("num_bits", JSON(scheme.bits)), ("type", scheme.floats == nil ? "int" : "float"),
+      ("symmetric", JSON(scheme.isSymmetric)), ("strategy", strategy), ("group_size", size),
+      ("block_structure", nil), ("dynamic", false),
+      ("actorder", scheme.hasColumnOrder ? "group" : nil), ("observer", "minmax"),
+      ("observer_kwargs", .object(JSONObject())),
+    ]
+    switch scheme.floats {
+    case .nvfp4: weights.append(("scale_dtype", "torch.float8_e4m3fn"))
+    case .mxfp4: weights.append(("scale_dtype", "torch.uint8"))
+    case .float8, nil: break
+    }
     return [
       "targets": .array(group.targets.map { JSON($0) }),
-      "weights": [
-        "num_bits": JSON(group.scheme.bits), "type": "int",
-        "symmetric": JSON(group.scheme.isSymmetric), "strategy": strategy, "group_size": size,
-        "block_structure": nil, "dynamic": false,
-        "actorder": group.scheme.hasColumnOrder ? "group" : nil, "observer": "minmax",
-        "observer_kwargs": .object(JSONObject()),
-      ],
-      "input_activations": group.scheme.activations.map(json) ?? nil,
+      "weights": .object(JSONObject(weights)),
+      "input_activations": scheme.activations.map(json) ?? nil,
       "output_activations": nil,
-      "format": JSON(group.scheme.format.rawValue),
+      "format": JSON(scheme.formatName),
     ]
   }
 

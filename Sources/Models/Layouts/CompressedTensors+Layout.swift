@@ -9,11 +9,16 @@ extension CompressedTensors.Scheme: MatrixLayout {
       case .channel: "per channel"
       case .tensor: "per tensor"
       }
-    return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
+    switch floats {
+    case .float8: return "FP8 \(grid)"
+    case .nvfp4: return "NVFP4 \(grid)"
+    case .mxfp4: return "MXFP4 \(grid)"
+    case nil: return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
+    }
   }
 
   public func decode(components: [String: Tensor]) throws(CodecError) -> any StoredWeight {
-    try codec(scaleType: components["weight_scale"]?.dtype ?? .bfloat16).decode(components)
+    try decode(components)
   }
 
   /// How a matrix in memory is stored.

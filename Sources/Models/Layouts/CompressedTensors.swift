@@ -15,6 +15,8 @@ public struct CompressedTensors: Sendable {
     public var hasColumnOrder: Bool
     /// How the layer's input is rounded; nil: not at all.
     public var activations: ActivationScheme?
+    /// The format of floating-point codes; where there is one, it takes the place of `format`.
+    public var floats: FloatGroups.Format?
 
     public init(
       format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
@@ -29,7 +31,32 @@ public struct CompressedTensors: Sendable {
       self.activations = activations
     }
 
-    /// The codec of one matrix.
+    /// Of a matrix in integers.
+    package init(_ codec: AffineGroups) {
+      self.init(
+        format: codec.layout, bits: codec.bits, isSymmetric: codec.isSymmetric,
+        granularity: codec.granularity)
+    }
+
+    /// Of a matrix in floating-point codes.
+    public init(_ codec: FloatGroups) {
+      self.init(
+        format: .packed, bits: codec.bits, isSymmetric: true, granularity: codec.granularity)
+      floats = codec.format
+    }
+
+    /// What `quantization_config` calls the format.
+    public var formatName: String { floats?.rawValue ?? format.rawValue }
+
+    /// Reads one matrix from its components.
+    package func decode(_ components: [String: Tensor]) throws(CodecError) -> any StoredWeight {
+      let scaleType = components["weight_scale"]?.dtype ?? .bfloat16
+      guard let floats else { return try codec(scaleType: scaleType).decode(components) }
+      return try FloatGroups(floats, granularity: granularity, scaleType: scaleType)
+        .decode(components)
+    }
+
+    /// The codec of one matrix of integers.
     /// - Parameter scaleType: as its scales are stored.
     package func codec(scaleType: DType) throws(CodecError) -> AffineGroups {
       try AffineGroups(
@@ -40,6 +67,12 @@ public struct CompressedTensors: Sendable {
     /// Endings of the tensors that must stand in place of `weight`; those of activations are named by
     /// their own scheme.
     public var requiredSuffixes: [String] {
+      switch floats {
+      case .float8: return ["weight", "weight_scale"]
+      case .nvfp4: return ["weight_packed", "weight_scale", "weight_global_scale"]
+      case .mxfp4: return ["weight_packed", "weight_scale"]
+      case nil: break
+      }
       let weight =
         format == .packed
         ? ["weight_packed", "weight_scale", "weight_shape"] : ["weight", "weight_scale"]
@@ -49,7 +82,8 @@ public struct CompressedTensors: Sendable {
     /// Endings that may stand there: some writers store the zeros of symmetric grids too, and
     /// an order of columns.
     public var componentSuffixes: [String] {
-      requiredSuffixes + (isSymmetric ? ["weight_zero_point"] : []) + ["weight_g_idx"]
+      guard floats == nil else { return requiredSuffixes }
+      return requiredSuffixes + (isSymmetric ? ["weight_zero_point"] : []) + ["weight_g_idx"]
     }
   }
 
