@@ -29,7 +29,7 @@ struct ErrorFeedback {
       preconditionFailure("the second moment that `needs` names")
     }
     let n = statistics.inputs
-    let values = moment.floats
+    let values = moment.array
     let diagonal = (0..<n).map { Double(values[$0 * n + $0]) }
     let dead = diagonal.map { $0 == 0 }
     let mean = diagonal.reduce(0, +) / Double(max(n, 1))

@@ -86,6 +86,6 @@ extension DType {
   /// A number as it comes back from this type (float32, bfloat16 or float16).
   func rounded(_ value: Double) -> Float {
     guard FormNumbers.types.contains(self) else { return Float(value) }
-    return Tensor([Float(value)], shape: [1]).converted(to: self).widened().floats[0]
+    return Tensor([Float(value)], shape: [1]).converted(to: self).widened().array[0]
   }
 }

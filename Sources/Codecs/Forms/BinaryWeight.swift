@@ -139,15 +139,17 @@ public struct BinaryWeight: StoredWeight {
     }
     let (tokens, outputs) = (x.rows, outputs)
     let arranged = arranged(x)
-    let input = Unshared(arranged.floats)
-    return Tensor(shape: [tokens, outputs]) { target in
-      guard let base = target.baseAddress else { return }
-      let target = Unshared(base)
-      Parallel.ranges(outputs, of: 32) { rows in
-        var view = kernelView
-        pare_binary_multiply_rows(
-          &view, rows.lowerBound, rows.upperBound, input.value, tokens,
-          target.value + rows.lowerBound, outputs)
+    return withExtendedLifetime(arranged) {
+      let input = Unshared(arranged.floats)
+      return Tensor(shape: [tokens, outputs]) { target in
+        guard let base = target.baseAddress else { return }
+        let target = Unshared(base)
+        Parallel.ranges(outputs, of: 32) { rows in
+          var view = kernelView
+          pare_binary_multiply_rows(
+            &view, rows.lowerBound, rows.upperBound, input.value, tokens,
+            target.value + rows.lowerBound, outputs)
+        }
       }
     }
   }

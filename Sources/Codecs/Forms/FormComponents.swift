@@ -116,8 +116,8 @@ extension Tensor {
   package func stored(as type: DType) throws(CodecError) -> Tensor {
     try FormNumbers.check(type)
     let result = converted(to: type)
-    let widened = result.widened()
-    for index in 0..<count where !widened.floats[index].isFinite {
+    let widened = result.widened().array
+    for index in 0..<count where !widened[index].isFinite {
       throw .scaleOverflow(
         row: index / max(columns, 1), column: index % max(columns, 1), scaleType: type)
     }

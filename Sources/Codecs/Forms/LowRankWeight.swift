@@ -57,13 +57,15 @@ public struct LowRankWeight: StoredWeight {
     let rows = left.detached.rows(range).widened()
     let right = right.detached.widened()
     // Row by row, so that a row's numbers do not depend on those decoded beside it.
-    for row in 0..<range.count {
-      let line = target + row * inputs
-      line.initialize(repeating: 0, count: inputs)
-      for index in 0..<rank {
-        let factor = rows.floats[row * rank + index]
-        let source = right.floats + index * inputs
-        for column in 0..<inputs { line[column] += factor * source[column] }
+    withExtendedLifetime((rows, right)) {
+      for row in 0..<range.count {
+        let line = target + row * inputs
+        line.initialize(repeating: 0, count: inputs)
+        for index in 0..<rank {
+          let factor = rows.floats[row * rank + index]
+          let source = right.floats + index * inputs
+          for column in 0..<inputs { line[column] += factor * source[column] }
+        }
       }
     }
   }
