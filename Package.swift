@@ -142,7 +142,8 @@ let package = Package(
     tests(
       "RecipesTests",
       ["TestSupport"] + [
-        "Tensors", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models", "Runtime", "Evaluation",
+        "Tensors", "LinearAlgebra", "Text", "Codecs", "Checkpoints", "Tokenizers", "Models",
+        "Runtime", "Evaluation",
         "Training", "Calibration", "Quantization", "Distillation", "Recipes",
       ]),
     tests("CommandLineTests", ["TestSupport"] + ["pare", "Text", "Checkpoints"]),

@@ -13,42 +13,6 @@ enum { LANES = 16 };
 
 static size_t padded(size_t dim) { return (dim + LANES - 1) / LANES * LANES; }
 
-void pare_cache_store(
-    enum pare_cache_type type, const float *x, size_t dim, void *row, float *scale) {
-  switch (type) {
-    case PARE_CACHE_F32: memcpy(row, x, dim * sizeof(float)); break;
-    case PARE_CACHE_F16: pare_f32_to_f16(x, row, dim); break;
-    case PARE_CACHE_I8: {
-      float top = 0;
-      for (size_t i = 0; i < dim; i++) top = fmaxf(top, fabsf(x[i]));
-      *scale = top / 127;
-      const float inverse = top > 0 ? 127 / top : 0;
-      signed char *codes = row;
-      for (size_t i = 0; i < dim; i++) codes[i] = (signed char)rintf(x[i] * inverse);
-      break;
-    }
-  }
-}
-
-PARE_KERNEL void pare_cache_widen(
-    enum pare_cache_type type, const void *rows, const float *scales, size_t count, size_t dim,
-    float *target, size_t stride) {
-  for (size_t r = 0; r < count; r++) {
-    float *y = target + r * stride;
-    switch (type) {
-      case PARE_CACHE_F32: memcpy(y, (const float *)rows + r * dim, dim * sizeof(float)); break;
-      case PARE_CACHE_F16: pare_f16_to_f32((const char *)rows + r * dim * 2, y, dim); break;
-      case PARE_CACHE_I8: {
-        const signed char *codes = (const signed char *)rows + r * dim;
-        const float scale = scales[r];
-        for (size_t i = 0; i < dim; i++) y[i] = (float)codes[i] * scale;
-        break;
-      }
-    }
-    for (size_t i = dim; i < stride; i++) y[i] = 0;
-  }
-}
-
 /// Sixteen rows' products with one query, in the order of the rows.
 __attribute__((always_inline)) static inline void products(
     const float *rows, const float *query, size_t width, float *target) {
@@ -81,12 +45,8 @@ size_t pare_attention_scratch_floats(size_t count, size_t dim, size_t group) {
   return group * padded(count) + LANES * padded(dim) + 2 * group * padded(dim);
 }
 
-static size_t row_bytes(enum pare_cache_type type, size_t dim) {
-  return type == PARE_CACHE_F32 ? dim * 4 : type == PARE_CACHE_F16 ? dim * 2 : dim;
-}
-
 PARE_KERNEL void pare_attend_span(const struct pare_attention_span *s) {
-  const size_t width = padded(s->dim), blocks = padded(s->count), bytes = row_bytes(s->type, s->dim);
+  const size_t width = padded(s->dim), blocks = padded(s->count);
   float *scores = s->scratch;  // [group, blocks]
   float *rows = scores + s->group * blocks;
   float *queries = rows + LANES * width;      // [group, width]
@@ -97,9 +57,7 @@ PARE_KERNEL void pare_attend_span(const struct pare_attention_span *s) {
   }
   for (size_t k = 0; k < s->count; k += LANES) {
     const size_t here = s->count - k < LANES ? s->count - k : LANES;
-    const char *keys = (const char *)s->keys + k * bytes;
-    pare_cache_widen(
-        s->type, keys, s->key_scales ? s->key_scales + k : NULL, here, s->dim, rows, width);
+    pare_cache_widen(&s->keys, k, here, s->dim, rows, width);
     memset(rows + here * width, 0, (LANES - here) * width * sizeof(float));
     for (size_t g = 0; g < s->group; g++) {
       products(rows, queries + g * width, width, scores + g * blocks + k);
@@ -120,9 +78,7 @@ PARE_KERNEL void pare_attend_span(const struct pare_attention_span *s) {
   memset(mixture, 0, s->group * width * sizeof(float));
   for (size_t k = 0; k < s->count; k += LANES) {
     const size_t here = s->count - k < LANES ? s->count - k : LANES;
-    const char *values = (const char *)s->values + k * bytes;
-    pare_cache_widen(
-        s->type, values, s->value_scales ? s->value_scales + k : NULL, here, s->dim, rows, width);
+    pare_cache_widen(&s->values, k, here, s->dim, rows, width);
     memset(rows + here * width, 0, (LANES - here) * width * sizeof(float));
     for (size_t g = 0; g < s->group; g++) {
       const float *weight = scores + g * blocks + k;
@@ -144,15 +100,12 @@ PARE_KERNEL void pare_attend_span(const struct pare_attention_span *s) {
 }
 
 void pare_attend_span_ref(const struct pare_attention_span *s) {
-  const size_t bytes = row_bytes(s->type, s->dim);
   float row[s->dim];
   double scores[s->count], mixture[s->dim];
   for (size_t g = 0; g < s->group; g++) {
     double top = -INFINITY;
     for (size_t k = 0; k < s->count; k++) {
-      pare_cache_widen(
-          s->type, (const char *)s->keys + k * bytes, s->key_scales ? s->key_scales + k : NULL, 1,
-          s->dim, row, s->dim);
+      pare_cache_widen(&s->keys, k, 1, s->dim, row, s->dim);
       double score = 0;
       for (size_t d = 0; d < s->dim; d++) score += (double)s->queries[g * s->dim + d] * row[d];
       score *= s->scale;
@@ -166,9 +119,7 @@ void pare_attend_span_ref(const struct pare_attention_span *s) {
     for (size_t k = 0; k < s->count; k++) {
       const double weight = exp(scores[k] - top);
       sum += weight;
-      pare_cache_widen(
-          s->type, (const char *)s->values + k * bytes,
-          s->value_scales ? s->value_scales + k : NULL, 1, s->dim, row, s->dim);
+      pare_cache_widen(&s->values, k, 1, s->dim, row, s->dim);
       for (size_t d = 0; d < s->dim; d++) mixture[d] += weight * row[d];
     }
     s->maximum[g] = (float)top;

@@ -64,7 +64,7 @@ static inline plain_bytes plain_lookup(const int8_t *table, plain_bytes indices)
   for (int i = 0; i < 32; i++) indices[i] = (uint8_t)table[indices[i]];
   return indices;
 }
-#define DOTS(sum, c, x, count, codes) plain_dots(sum, c, x, count, codes)
+#define DOTS(sum, c, x, count, codes, lowest) ((void)(lowest), plain_dots(sum, c, x, count, codes))
 #define LOOKUP plain_lookup
 #include "packed_body.h"
 
@@ -81,9 +81,28 @@ static inline plain_bytes plain_lookup(const int8_t *table, plain_bytes indices)
 typedef int32_t avx2_sums __attribute__((ext_vector_type(8)));
 typedef uint8_t avx2_bytes __attribute__((ext_vector_type(32)));
 
+// Signed bytes in 16-bit lanes: never out of range, but twice the work.
+__attribute__((always_inline)) TARGET static inline avx2_sums avx2_dots_of_words(
+    avx2_sums sum, const avx2_bytes *c, const int8_t *x, int count) {
+  __m256i total = (__m256i)sum;
+  for (int k = 0; k < count; k++) {
+    const __m256i code = (__m256i)c[k], word = _mm256_set1_epi32(word_at(x, k));
+    const __m256i even = _mm256_madd_epi16(
+        _mm256_srai_epi16(_mm256_slli_epi16(code, 8), 8),
+        _mm256_srai_epi16(_mm256_slli_epi16(word, 8), 8));
+    const __m256i odd =
+        _mm256_madd_epi16(_mm256_srai_epi16(code, 8), _mm256_srai_epi16(word, 8));
+    total = _mm256_add_epi32(total, _mm256_add_epi32(even, odd));
+  }
+  return (avx2_sums)total;
+}
 __attribute__((always_inline)) TARGET static inline avx2_sums avx2_dots(
-    avx2_sums sum, const avx2_bytes *c, const int8_t *x, int count, int codes) {
-  // A 16-bit lane holds 2 * 127 * (largest code) from each vector.
+    avx2_sums sum, const avx2_bytes *c, const int8_t *x, int count, int codes, int32_t lowest) {
+  // -128 has no negative.
+  if (packed_is_wide(codes) && __builtin_expect(lowest, 0)) {
+    return avx2_dots_of_words(sum, c, x, count);
+  }
+  // A 16-bit lane holds 2 * 128 * (largest code) from each vector.
   const int run = packed_is_wide(codes) ? 1 : codes == 6 ? 2 : codes == 5 ? 4 : 8;
   __m256i total = (__m256i)sum;
   for (int k = 0; k < count; k += run) {
@@ -105,7 +124,7 @@ __attribute__((always_inline)) TARGET static inline avx2_bytes avx2_lookup(
   const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
   return (avx2_bytes)_mm256_shuffle_epi8(both, (__m256i)indices);
 }
-#define DOTS(sum, c, x, count, codes) avx2_dots(sum, c, x, count, codes)
+#define DOTS avx2_dots
 #define LOOKUP avx2_lookup
 #include "packed_body.h"
 
@@ -136,7 +155,8 @@ __attribute__((always_inline)) TARGET static inline vnni_bytes vnni_lookup(
       _mm_xor_si128(_mm_loadu_si128((const __m128i *)table), _mm_set1_epi8((char)0x80));
   return (vnni_bytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(biased), (__m512i)indices);
 }
-#define DOTS(sum, c, x, count, codes) ((void)(codes), vnni_dots(sum, c, x, count))
+#define DOTS(sum, c, x, count, codes, lowest) \
+  ((void)(codes), (void)(lowest), vnni_dots(sum, c, x, count))
 #define LOOKUP vnni_lookup
 #include "packed_body.h"
 #endif
@@ -182,7 +202,8 @@ __attribute__((always_inline)) TARGET static inline dotprod_bytes dotprod_lookup
   memcpy(&indices, halves, 32);
   return indices;
 }
-#define DOTS(sum, c, x, count, codes) ((void)(codes), dotprod_dots(sum, c, x, count))
+#define DOTS(sum, c, x, count, codes, lowest) \
+  ((void)(codes), (void)(lowest), dotprod_dots(sum, c, x, count))
 #define LOOKUP dotprod_lookup
 #include "packed_body.h"
 #endif
@@ -291,6 +312,7 @@ __attribute__((always_inline)) static inline void quantize(
       one->sum[1] = sums[0];
       one->sum[2] = sums[1];
       for (int i = 0; i < 3; i++) one->scaled[i] = (float)one->sum[i] * one->scale;
+      one->lowest = 0;
     }
   }
 }
@@ -308,4 +330,56 @@ void pare_quantize_activations(
   if (level() >= PARE_LEVEL_AVX2) return quantize_avx2(x, columns, tokens, tile);
 #endif
   quantize(x, columns, tokens, tile);
+}
+
+__attribute__((always_inline)) static inline void quantize_on_grid(
+    const float *x, size_t columns, size_t tokens, const float *scales, int low, int high,
+    struct pare_activations *tile) {
+  for (size_t t = 0; t < tokens; t++) {
+    const float scale = scales[t];
+    for (size_t b = 0; b < columns / 32; b++) {
+      const float *values = x + t * columns + 32 * b;
+      struct pare_activations *one = tile + b * tokens + t;
+      int32_t sums[2] = {0, 0}, lowest = 0;
+      for (int half = 0; half < 2; half++) {
+        for (int i = 16 * half; i < 16 * half + 16; i++) {
+          float value = values[i] / scale;
+          value = value > (float)low ? value : (float)low;
+          value = value < (float)high ? value : (float)high;
+          const float shifted = value + 12582912.0f;
+          int32_t bits;
+          memcpy(&bits, &shifted, 4);
+          const int32_t code = bits - 0x4b400000;
+          one->codes[i] = (int8_t)code;
+          sums[half] -= code;
+          lowest |= code == -128;
+        }
+      }
+      one->scale = scale;
+      one->sum[0] = sums[0] + sums[1];
+      one->sum[1] = sums[0];
+      one->sum[2] = sums[1];
+      for (int i = 0; i < 3; i++) one->scaled[i] = (float)one->sum[i] * scale;
+      one->lowest = lowest;
+    }
+  }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void quantize_on_grid_avx2(
+    const float *x, size_t columns, size_t tokens, const float *scales, int low, int high,
+    struct pare_activations *tile) {
+  quantize_on_grid(x, columns, tokens, scales, low, high, tile);
+}
+#endif
+
+void pare_quantize_activations_on_grid(
+    const float *x, size_t columns, size_t tokens, const float *scales, int low, int high,
+    struct pare_activations *tile) {
+#if defined(__x86_64__)
+  if (level() >= PARE_LEVEL_AVX2) {
+    return quantize_on_grid_avx2(x, columns, tokens, scales, low, high, tile);
+  }
+#endif
+  quantize_on_grid(x, columns, tokens, scales, low, high, tile);
 }

@@ -5,7 +5,7 @@
 //   LANES        rows a vector holds, 8 or 16
 //   TOKENS       tokens that the kernel for many keeps in registers
 //   WIDE_BIAS    what is added to signed byte codes (128 where dot products want them unsigned)
-//   DOTS(sum, codes, x, count), LOOKUP(table, codes)
+//   DOTS(sum, codes, x, count, form of codes, whether an x is -128), LOOKUP(table, codes)
 // See include/packed.h for the layout.
 
 typedef float NAME(f32) __attribute__((ext_vector_type(LANES)));
@@ -251,7 +251,7 @@ INLINE NAME(f32) NAME(multiply_block)(
     for (int chain = 0; chain < chains; chain++) {
       const int k = columns_per_scale / 4 * i + count * chain;
       const NAME(i32) part =
-          DOTS(chain == 0 ? dot : (NAME(i32))0, c + k, x->codes + 4 * k, count, codes);
+          DOTS(chain == 0 ? dot : (NAME(i32))0, c + k, x->codes + 4 * k, count, codes, x->lowest);
       dot = chain == 0 ? part : dot + part;
     }
     sums[i] = __builtin_convertvector(dot, NAME(f32));

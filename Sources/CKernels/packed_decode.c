@@ -128,3 +128,24 @@ void pare_packed_decode_row(const struct pare_packed *matrix, size_t row, float 
     p += 64 * (size_t)packed_bits(form->codes);
   }
 }
+
+float pare_packed_decode_at(const struct pare_packed *matrix, size_t row, size_t column) {
+  const struct form_traits *form = &packed_traits[matrix->form];
+  const size_t blocks = matrix->columns / 32, b = column / 32, i = column % 32;
+  const size_t per_unit = packed_unit_blocks(matrix, form->blocks_per_unit);
+  const size_t block_bytes = 64 * (size_t)packed_bits(form->codes);
+  const size_t unit = b / per_unit, left = blocks - unit * per_unit;
+  const uint8_t *header =
+      matrix->data + row / PARE_PACKED_ROWS * matrix->stride +
+      unit * (packed_header_bytes(matrix, form->scales, per_unit) + per_unit * block_bytes);
+  const uint8_t *p =
+      header + packed_header_bytes(matrix, form->scales, left < per_unit ? left : per_unit) +
+      b % per_unit * block_bytes;
+  const int r = (int)(row % PARE_PACKED_ROWS);
+  float s[2], m[2];
+  int zero[2];
+  row_scales(matrix, form, header, r, (int)(b % per_unit), s, m, zero);
+  const int half = (int)i / 16;
+  const int code = code_at(p, form->codes, r, (int)i) - form->bias_code - zero[half];
+  return form->bias_kind == BIAS_MIN ? s[half] * (float)code - m[half] : s[half] * (float)code;
+}

@@ -79,7 +79,10 @@ package struct BlockFile: Sendable {
     let matrices = treated.matrices.map { matrix -> JSON in
       var fields: [(String, JSON)] = [
         ("module", JSON(matrix.module)),
-        ("form", (forms[matrix.module] as? any StoredWeight).map(StoredForm.json) ?? .null),
+        (
+          "form",
+          (forms[matrix.module] as? any StoredWeight).flatMap(StoredForm.init(of:))?.json ?? .null
+        ),
         ("squared_error", JSON(matrix.error.squaredError)),
         ("squared_weight", JSON(matrix.error.squaredWeight)),
         ("largest_error", JSON(Double(matrix.error.largestError))),
@@ -114,10 +117,17 @@ extension BlockFile {
       components[String(name.dropFirst(prefix.count))] = try tensors.tensor(name)
     }
     do {
-      return try StoredForm.weight(entry["form"] ?? .null, components)
+      return try StoredForm(entry["form"] ?? .null).decode(components)
     } catch {
       throw CalibrationError.badBlock(path: folder, reason: "\(module): \(error)")
     }
+  }
+
+  /// In which form the matrix of a module is stored here; nil for one that is not compressed.
+  package func form(_ module: String) throws -> StoredForm? {
+    guard let entry = report["matrices"]?.array?.first(where: { $0["module"]?.string == module })
+    else { return nil }
+    return try StoredForm(entry["form"] ?? .null)
   }
 
   /// The block with what was changed in the place of what was there.

@@ -42,10 +42,12 @@ public protocol WeightCorrection: Sendable {
   var needs: StatisticsNeeds { get }
 
   /// - Parameters:
-  ///   - compressed: of `weight` `[outputs, inputs]`.
+  ///   - weight: `[outputs, inputs]`, what was compressed.
+  ///   - compressed: what it became.
   ///   - statistics: of the matrix's inputs.
-  func correct(_ compressed: CompressedWeight, of weight: Tensor, _ statistics: InputStatistics)
-    throws(CompressionError) -> CompressedWeight
+  func correct(
+    _ weight: Tensor, _ compressed: CompressedWeight, _ statistics: InputStatistics
+  ) throws(CompressionError) -> CompressedWeight
 }
 
 /// A block after its treatment.

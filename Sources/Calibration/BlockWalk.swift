@@ -139,7 +139,11 @@ extension BlockWalk {
       var state = treated.block.begin(try states.input(batch))
       let context = states.context(batch, treated.index)
       for stage in Block.Stage.allCases {
-        if let feed = stages.firstIndex(of: stage) { sums[feed].add(state.input) }
+        if let feed = stages.firstIndex(of: stage),
+          let linear = treated.block.linears(of: stage).first
+        {
+          sums[feed].add(linear.transformed(state.input))
+        }
         if stage != .feedForwardOutput { treated.block.run(stage, &state, context) }
       }
     }
@@ -150,6 +154,8 @@ extension BlockWalk {
         let consumers = treated.block.linears.filter { linear in
           feed.consumers.contains { $0.name == linear.configuration.name }
         }
+        // Behind a rotation at run time no channel of the source stands alone.
+        guard consumers.allSatisfy({ $0.inputTransform == nil }) else { continue }
         let matrices = consumers.map {
           (weight: $0.weight.dequantized(), codec: treatment.codec($0.configuration))
         }
@@ -194,14 +200,14 @@ extension BlockWalk {
       let needs = treatment.needs(linears)
       let inputs = linears.first?.configuration.inputs ?? 0
       let sum = needs.isEmpty ? nil : InputStatisticsSum(inputs: inputs, needs: needs)
-      if let sum {
+      if let sum, let linear = linears.first {
         for batch in batches.indices {
           try report("measuring the inputs of \(stage.name)", share)
-          let x = try states.state(batch).input
+          let x = linear.transformed(try states.state(batch).input)
           guard x.isFinite else {
             throw CalibrationError.notFinite(block: treated.index, stage: stage.name)
           }
-          sum.add(x, original: try original?.state(batch).input)
+          sum.add(x, original: try original.map { linear.transformed(try $0.state(batch).input) })
         }
       }
       let statistics = sum?.finish() ?? .none(inputs: inputs)
@@ -240,7 +246,7 @@ extension BlockWalk {
         for (index, name) in names.enumerated() {
           var result = results[index]
           if let correction = treatment.correction {
-            result = try correction.correct(result, of: matrices[index], statistics)
+            result = try correction.correct(matrices[index], result, statistics)
           }
           treated.take(result, for: name, seconds: 0)
         }

@@ -71,6 +71,8 @@ public enum CompressionError: Error, Equatable, CustomStringConvertible {
   case notPositiveDefinite(damping: Double)
   /// The stored format cannot hold this matrix.
   case codec(CodecError)
+  /// One matrix of a block that was compressed as a whole.
+  case matrix(name: String, reason: String)
 
   public var description: String {
     switch self {
@@ -81,6 +83,7 @@ public enum CompressionError: Error, Equatable, CustomStringConvertible {
       "the inputs' second moment has no Cholesky factor even with \(damping) of its mean diagonal "
         + "added; give more or more varied calibration text, or raise the damping."
     case .codec(let error): error.description
+    case .matrix(let name, let reason): "\(name): \(reason)"
     }
   }
 

@@ -24,6 +24,7 @@ public enum CheckpointError: Error, Equatable, Sendable, CustomStringConvertible
   case wrongGGUF(file: String, problem: String)
   case wrongMetadata(file: String, key: String, problem: String)
   case unsupportedMetadata(file: String, key: String, reason: String)
+  case wrongImportance(file: String, problem: String)
   case damagedWhileReading(file: String)
 
   // A model's expectations against what is there
@@ -93,6 +94,9 @@ public enum CheckpointError: Error, Equatable, Sendable, CustomStringConvertible
       "\(file): the metadata key \(key) \(problem). Download the file again, or make it anew."
     case .unsupportedMetadata(let file, let key, let reason):
       "\(file) is not supported: its \(key) \(reason)."
+    case .wrongImportance(let file, let problem):
+      "\(file) is not an importance matrix that can be read: \(problem). "
+        + "Make it anew with pare imatrix."
     case .damagedWhileReading(let file):
       "\(file) was changed or became unreadable while it was being read. "
         + "Make sure that nothing writes to it, and run again."

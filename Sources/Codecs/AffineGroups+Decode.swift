@@ -9,11 +9,6 @@ extension AffineGroups {
       guard let tensor = rest.removeValue(forKey: name) else { throw .missing(component: name) }
       return tensor
     }
-    if components[Suffix.groupIndex] != nil {
-      throw .unsupportedSetting(
-        "columns in activation order ('\(Suffix.groupIndex)') are not supported; export the "
-          + "checkpoint with actorder \"weight\" or none.")
-    }
     let codes: Tensor
     let outputs: Int
     let inputs: Int
@@ -59,14 +54,28 @@ extension AffineGroups {
       }
       zeroPoints = stored
     }
+    let columnGroups = try rest.removeValue(forKey: Suffix.groupIndex).flatMap {
+      (index: Tensor) throws(CodecError) -> ColumnGroups? in
+      try storedGroups(index, inputs: inputs)
+    }
     if let stray = rest.keys.sorted().first { throw .unexpected(component: stray) }
     let weight = GroupQuantizedWeight(
       codec: self, outputs: outputs, inputs: inputs, codes: codes, scales: scales,
-      zeroPoints: zeroPoints, hasGaps: hasGaps)
+      zeroPoints: zeroPoints, hasGaps: hasGaps
+    ).sorted(by: columnGroups)
     if let bad = weight.grids.scales.firstIndex(where: { !$0.isFinite }) {
       throw .wrongValue(component: Suffix.scale, reason: "scale \(bad) is NaN or infinite")
     }
     return weight
+  }
+
+  private func storedGroups(_ tensor: Tensor, inputs: Int) throws(CodecError) -> ColumnGroups? {
+    guard tensor.dtype == .int32 else {
+      throw .wrongType(component: Suffix.groupIndex, expected: "I32", actual: tensor.dtype)
+    }
+    try check(tensor, Suffix.groupIndex, shape: [inputs])
+    return try ColumnGroups(
+      index: tensor.int32s, groupSize: groupSize(inputs: inputs), component: Suffix.groupIndex)
   }
 
   /// `weight_shape`: two positive 64-bit numbers, stored as `[2]` (some writers: `[2, 1]`).

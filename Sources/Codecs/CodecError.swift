@@ -22,6 +22,8 @@ public enum CodecError: Error, Equatable, CustomStringConvertible {
   case blockDoesNotDivide(inputs: Int, type: GGUFType)
   /// Weights too large for the float16 scales of a GGUF block.
   case blockScaleOverflow(row: Int, column: Int, type: GGUFType)
+  /// Stored numbers that another layout has no place for.
+  case notRepresentable(String)
   /// Importances that do not fit the matrix, or are no weights of a sum.
   case wrongImportance(String)
 
@@ -60,6 +62,8 @@ public enum CodecError: Error, Equatable, CustomStringConvertible {
     case .blockScaleOverflow(let row, let column, let type):
       "the scale of the \(type.name) block at row \(row), column \(column) does not fit float16; "
         + "keep this tensor in BF16 or F32."
+    case .notRepresentable(let reason):
+      "\(reason)."
     case .wrongImportance(let reason):
       "\(reason); importance is one finite number, zero or more, for each input column."
     }

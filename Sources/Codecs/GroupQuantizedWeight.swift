@@ -15,12 +15,14 @@ public struct GroupQuantizedWeight: StoredWeight {
   package let zeroPoints: Tensor?
   /// Whether 3-, 5- and 6-bit codes leave the top bits of each word empty, as older writers did.
   package let hasGaps: Bool
+  /// Where groups are not neighbours: codes are then kept in its order, a group after the other.
+  package let columnGroups: ColumnGroups?
   /// Zero points one byte each, `[outputs, groups]` or `[1]`: what the kernels read.
   private let zeros: Tensor?
 
   package init(
     codec: AffineGroups, outputs: Int, inputs: Int, codes: Tensor, scales: Tensor,
-    zeroPoints: Tensor?, hasGaps: Bool = false
+    zeroPoints: Tensor?, hasGaps: Bool = false, columnGroups: ColumnGroups? = nil
   ) {
     self.codec = codec
     self.outputs = outputs
@@ -29,6 +31,7 @@ public struct GroupQuantizedWeight: StoredWeight {
     self.scales = scales
     self.zeroPoints = zeroPoints
     self.hasGaps = hasGaps
+    self.columnGroups = columnGroups
     guard let zeroPoints, zeroPoints.dtype == .int32 else {
       zeros = zeroPoints
       return
@@ -43,6 +46,7 @@ public struct GroupQuantizedWeight: StoredWeight {
 
   public func encoded() -> [(suffix: String, tensor: Tensor)] {
     var components: [(suffix: String, tensor: Tensor)] = []
+    let codes = codesInColumnOrder
     switch codec.layout {
     case .packed:
       let shape = Tensor(dtype: .int64, shape: [2]) { bytes in
@@ -57,12 +61,18 @@ public struct GroupQuantizedWeight: StoredWeight {
       components = [(AffineGroups.Suffix.weight, codes), (AffineGroups.Suffix.scale, scales)]
     }
     if let zeroPoints { components.append((AffineGroups.Suffix.zeroPoint, zeroPoints)) }
+    if let columnGroups {
+      components.append(
+        (
+          AffineGroups.Suffix.groupIndex, Tensor(columnGroups.index)
+        ))
+    }
     return components
   }
 
   public var storedBytes: Int {
     codes.byteCount + scales.byteCount + (zeroPoints?.byteCount ?? 0)
-      + (codec.layout == .packed ? 16 : 0)
+      + (codec.layout == .packed ? 16 : 0) + (columnGroups == nil ? 0 : inputs * 4)
   }
 
   public func multiply(_ x: Tensor) -> Tensor {
@@ -75,6 +85,7 @@ public struct GroupQuantizedWeight: StoredWeight {
     guard !range.isEmpty, inputs > 0 else { return }
     var source = kernelView
     pare_affine_decode_rows(&source, range.lowerBound, range.upperBound, target)
+    if let columnGroups { Self.restore(columnGroups.order, range.count, target) }
   }
 
   public func giveBack() {
@@ -94,6 +105,12 @@ public struct GroupQuantizedWeight: StoredWeight {
       view.scale_stride = 0
       view.zeros = nil
       pare_affine_decode_rows(&view, 0, outputs, &values)
+    }
+    if let columnGroups {
+      values.withUnsafeMutableBufferPointer { values in
+        guard let base = values.baseAddress else { return }
+        Self.restore(columnGroups.order, outputs, base)
+      }
     }
     return values.map { Int8($0) }
   }
@@ -131,7 +148,8 @@ extension AffineGroups {
     -> Float?
   {
     let grids = weight.grids
-    let group = column / groupSize(inputs: weight.inputs)
+    let group =
+      weight.columnGroups.map { Int($0.index[column]) } ?? column / groupSize(inputs: weight.inputs)
     let at = grids.perRow == 0 ? 0 : row * grids.perRow + group
     let steps = Double(value) / Double(grids.scales[at]) + Double(grids.zeros[at])
     guard steps >= Double(lowestCode), steps <= Double(highestCode) else { return nil }

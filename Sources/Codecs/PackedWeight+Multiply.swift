@@ -29,7 +29,7 @@ extension PackedWeight {
   }
 }
 
-/// Rows of activations rounded to 8 bits, 32 columns with a scale.
+/// Rows of activations rounded to 8 bits: 32 columns with a scale, or on a layer's own grids.
 package struct QuantizedActivations: Sendable {
   package let tokens: Int
   package let columns: Int
@@ -52,6 +52,30 @@ package struct QuantizedActivations: Sendable {
       pare_quantize_activations(
         source.value + tile.lowerBound * columns, columns, tile.count,
         target.value + tile.lowerBound * perToken)
+    }
+  }
+
+  /// - Parameters:
+  ///   - x: float32 `[tokens, columns]`, columns a multiple of 32.
+  ///   - scales: of each token.
+  ///   - codes: bounds of the codes.
+  init(_ x: Tensor, scales: [Float], codes: ClosedRange<Int>) {
+    precondition(x.columns % 32 == 0, "\(x.columns) columns are not a multiple of 32")
+    precondition(scales.count == x.rows && codes.lowerBound >= -128 && codes.upperBound <= 127)
+    (tokens, columns) = (x.rows, x.columns)
+    let perToken = columns / 32
+    storage = Storage(byteCount: tokens * perToken * MemoryLayout<pare_activations>.stride)
+    let source = Unshared(x.floats)
+    let target = Unshared(storage.base.assumingMemoryBound(to: pare_activations.self))
+    let columns = columns
+    let bounds = (Int32(codes.lowerBound), Int32(codes.upperBound))
+    Parallel.ranges(tokens, of: Int(PARE_PACKED_TILE)) { tile in
+      scales.withUnsafeBufferPointer { scales in
+        guard let scales = scales.baseAddress else { return }
+        pare_quantize_activations_on_grid(
+          source.value + tile.lowerBound * columns, columns, tile.count, scales + tile.lowerBound,
+          bounds.0, bounds.1, target.value + tile.lowerBound * perToken)
+      }
     }
   }
 }

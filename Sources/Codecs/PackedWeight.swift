@@ -49,7 +49,7 @@ public struct PackedWeight: Weight {
 
   /// Packs affine groups, giving the file pages of their codes back on the way.
   /// - Returns: nil where columns are not a multiple of 32, or groups neither 16 columns nor a
-  ///   multiple of 32.
+  ///   multiple of 32, or their columns no neighbours.
   public init?(packing weight: GroupQuantizedWeight) {
     let view = Unshared(weight.kernelView)
     let layout = Self.layout(of: weight)
@@ -94,6 +94,12 @@ public struct PackedWeight: Weight {
   }
 
   private static func layout(of weight: GroupQuantizedWeight) -> pare_packed {
+    // Rows of activations would have to be reordered before each product.
+    guard weight.columnGroups == nil else {
+      var none = pare_packed()
+      none.form = PARE_PACKED_NONE
+      return none
+    }
     let view = weight.kernelView
     return pare_packed_affine_layout(
       weight.outputs, weight.inputs, view.group, view.bits, view.scale_type,

@@ -26,6 +26,7 @@ struct Pare: ParsableCommand {
     version: PareVersion.current,
     subcommands: [
       Inspect.self, Tokenize.self, Logits.self, Quantize.self, Compress.self, Convert.self,
+      Imatrix.self,
       Train.self, Finetune.self, Distill.self,
       Eval.self, Run.self, Chat.self, Bench.self, Demo.self,
     ])

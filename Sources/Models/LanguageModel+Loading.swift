@@ -31,10 +31,8 @@ extension LanguageModel {
   }
 
   /// How the checkpoint is quantized, if it is.
-  public static func quantization(_ config: JSON, path: String) throws -> CompressedTensors? {
-    guard let json = config["quantization_config"] ?? config["compression_config"], !json.isNull
-    else { return nil }
-    return try CompressedTensors(quantizationConfig: json, path: path)
+  public static func quantization(_ config: JSON, path: String) throws -> (any Quantization)? {
+    try readQuantization(config, path: path)
   }
 
   /// Models list several ids that end a turn in `generation_config.json` only.
@@ -79,6 +77,7 @@ extension LanguageModel {
       matrix.name = configuration.head.name
       matrix.role = .head
       head = try source.weight(matrix)
+      headQuantizer = try source.inputQuantizer(matrix)
     }
   }
 }
@@ -113,8 +112,8 @@ extension WeightSource {
       components[suffix] = try checkpoint.tensor("\(module).\(suffix)")
     }
     let weight: any StoredWeight
-    do {
-      weight = try scheme.decode(components)
+    do throws(CodecError) {
+      weight = try scheme.decode(components: components)
     } catch {
       throw ModelError.badWeight(module: module, reason: error.description, path: checkpoint.path)
     }
@@ -129,7 +128,39 @@ extension WeightSource {
   func linear(_ linear: LinearConfiguration) throws -> Linear {
     Linear(
       configuration: linear, weight: try weight(linear),
-      bias: linear.hasBias ? try vector("\(linear.name).bias") : nil)
+      bias: linear.hasBias ? try vector("\(linear.name).bias") : nil,
+      inputTransform: try inputTransform(linear), inputQuantizer: try inputQuantizer(linear))
+  }
+
+  private func inputTransform(_ linear: LinearConfiguration) throws(ModelError) -> BlockHadamard? {
+    let module = storedName(linear.name)
+    guard
+      let size = (quantization as? CompressedTensors)?.hadamardSize(
+        forModule: module, inputs: linear.inputs)
+    else {
+      return nil
+    }
+    guard size > 0, size & (size - 1) == 0, linear.inputs % size == 0 else {
+      throw .unsupportedQuantization(
+        reason: "transform_config: a Hadamard matrix of size \(size) for the \(linear.inputs) "
+          + "inputs of \(module)", path: checkpoint.path)
+    }
+    return BlockHadamard(size: size)
+  }
+
+  /// What the checkpoint says happens to a layer's input.
+  func inputQuantizer(_ linear: LinearConfiguration) throws -> ActivationQuantizer? {
+    guard let scheme = scheme(of: linear.tensors(block: nil)[0])?.activations else { return nil }
+    let module = storedName(linear.name)
+    var components: [String: Tensor] = [:]
+    for suffix in scheme.componentSuffixes where checkpoint.contains("\(module).\(suffix)") {
+      components[suffix] = try checkpoint.tensor("\(module).\(suffix)")
+    }
+    do throws(CodecError) {
+      return try ActivationQuantizer(scheme, components: components)
+    } catch {
+      throw ModelError.badWeight(module: module, reason: error.description, path: checkpoint.path)
+    }
   }
 
   func norm(_ norm: NormConfiguration) throws -> Norm {

@@ -50,6 +50,7 @@ extension LanguageModel {
 extension Weight {
   fileprivate var isQuantized: Bool {
     self is BlockQuantizedWeight || self is GroupQuantizedWeight || self is PackedWeight
+      || self is MixedInt8Weight
   }
 
   /// The packed form of a quantized matrix, else the weight itself.
@@ -57,6 +58,7 @@ extension Weight {
     switch self {
     case let blocks as BlockQuantizedWeight: PackedWeight(packing: blocks) ?? self
     case let groups as GroupQuantizedWeight: PackedWeight(packing: groups) ?? self
+    case let mixed as MixedInt8Weight: mixed.packed ?? self
     default: self
     }
   }

@@ -1,5 +1,5 @@
 package import Checkpoints
-import Codecs
+package import Codecs
 package import Tensors
 import Text
 
@@ -7,8 +7,6 @@ extension LanguageModel {
   /// A tensor of a model's checkpoint folder: its declaration, and its bytes when they are wanted.
   private struct Stored {
     var declaration: TensorDeclaration
-    /// Whether it is a component of a matrix that `quantization_config` describes.
-    var isPartOfCodes = false
     var tensor: () -> Tensor
   }
 
@@ -34,9 +32,18 @@ extension LanguageModel {
     for name in checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, checkpoint.readSideFile(name))
     }
-    let isQuantized = stored.contains(where: \.isPartOfCodes)
-    try directory.write("config.json", config(dtype, isQuantized: isQuantized))
+    try directory.write("config.json", config(dtype))
     return digests
+  }
+
+  /// What happens to the inputs of matrices first, by their module's name.
+  package var inputQuantizers: [String: ActivationQuantizer] {
+    var list: [String: ActivationQuantizer] = [:]
+    let linears =
+      blocks.flatMap(\.linears) + [embedding.projection, headProjection].compactMap { $0 }
+    for linear in linears { list[linear.configuration.name] = linear.inputQuantizer }
+    if !configuration.head.isTied { list[configuration.head.name] = headQuantizer }
+    return list
   }
 
   /// Says before a long work that its result could not be written.
@@ -54,19 +61,38 @@ extension LanguageModel {
   }
 
   /// `config.json` with the element type that the matrices have now.
-  private func config(_ dtype: DType?, isQuantized: Bool) throws -> [UInt8] {
+  private func config(_ dtype: DType?) throws -> [UInt8] {
     let config = try Self.config(of: checkpoint)
     guard case .object(var fields) = config else { return config.serialized(pretty: true) }
-    if !isQuantized {
-      for key in ["quantization_config", "compression_config"] { fields[key] = nil }
-    }
-    if isQuantized, fields["quantization_config"] == nil, fields["compression_config"] == nil {
-      fields["quantization_config"] = try CompressedTensors(describing: self)?.quantizationConfig
+    let stored = try Self.quantization(config, path: checkpoint.path)
+    if let described = try described() {
+      // A description of compressed-tensors that was read stays as it was written.
+      if !(stored is CompressedTensors) {
+        fields["quantization"] = nil
+        fields["quantization_config"] = described.quantizationConfig
+      }
+    } else {
+      for key in ["quantization_config", "compression_config", "quantization"] {
+        fields[key] = nil
+      }
+      fields["quantization_config"] = stored?.transformsAlone?.quantizationConfig
     }
     guard let dtype else { return JSON.object(fields).serialized(pretty: true) }
     let key = fields["torch_dtype"] != nil ? "torch_dtype" : "dtype"
     fields[key] = JSON(dtype.pythonName)
     return JSON.object(fields).serialized(pretty: true)
+  }
+
+  /// How the quantized matrices are stored; nil where there are none.
+  private func described() throws -> CompressedTensors? {
+    var modules: [(tensor: ModelTensor, scheme: CompressedTensors.Scheme?)] = []
+    _ = mapped(
+      matrix: { declaration, weight in
+        modules.append((declaration, CompressedTensors.Scheme(of: weight)))
+        return weight
+      }, vector: { $1 })
+    return try CompressedTensors(
+      describing: modules, tiedHead: configuration.head.isTied ? configuration.head.name : nil)
   }
 
   private func storedTensors(_ dtype: DType?) throws -> [Stored] {
@@ -80,19 +106,21 @@ extension LanguageModel {
             type == tensor.dtype ? tensor.detached : tensor.detached.converted(to: type)
           }))
     }
+    let quantizers = inputQuantizers
     _ = try mapped(
       matrix: { declaration, weight in
         switch weight {
         case let dense as DenseWeight: add(declaration.name, dense.tensor)
         case let transposed as TransposedWeight: add(declaration.name, transposed.tensor)
         case let codes as any StoredWeight where weight.isInCodes:
-          for (suffix, tensor) in codes.encoded() {
+          let inputs = quantizers[declaration.module]?.encoded() ?? []
+          for (suffix, tensor) in codes.encoded() + inputs {
             list.append(
               Stored(
                 declaration: TensorDeclaration(
                   name: "\(declaration.module).\(suffix)", dtype: tensor.dtype,
                   shape: tensor.shape),
-                isPartOfCodes: true, tensor: { tensor }))
+                tensor: { tensor }))
           }
         default: throw ModelError.notStorable(name: declaration.name, path: checkpoint.path)
         }
@@ -103,44 +131,6 @@ extension LanguageModel {
         return tensor
       })
     return list
-  }
-}
-
-extension CompressedTensors {
-  /// Of the matrices that a model holds in codes; nil where there are none.
-  fileprivate init?(describing model: LanguageModel) throws(ModelError) {
-    var groups: [Group] = []
-    var ignored: [String] = []
-    var areAllLinear = true
-    _ = model.mapped(
-      matrix: { declaration, weight in
-        let scheme: Scheme? =
-          switch weight {
-          case let floats as FloatGroupsWeight: Scheme(floats.codec)
-          case let integers as GroupQuantizedWeight: Scheme(integers.codec)
-          default: nil
-          }
-        let isTable = declaration.role == .embedding || declaration.role == .positionEmbedding
-        let isLinear = !isTable && !declaration.isTransposed
-        guard let scheme else {
-          if isLinear { ignored.append(declaration.module) }
-          return weight
-        }
-        if !isLinear { areAllLinear = false }
-        if let index = groups.firstIndex(where: { $0.scheme == scheme }) {
-          groups[index].targets.append(declaration.module)
-        } else {
-          groups.append(Group(targets: [declaration.module], scheme: scheme))
-        }
-        return weight
-      }, vector: { $1 })
-    guard !groups.isEmpty else { return nil }
-    let head = model.configuration.head
-    if groups.count == 1, areAllLinear {
-      groups[0].targets = ["Linear"]
-      if head.isTied { ignored.append(head.name) }
-    }
-    try self.init(groups: groups, ignore: ignored)
   }
 }
 

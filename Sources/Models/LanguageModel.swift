@@ -1,4 +1,5 @@
 public import Checkpoints
+public import Codecs
 public import Tensors
 
 /// A decoder-only language model: embedding, blocks, norm, head. Weights stay in the mapped
@@ -12,6 +13,8 @@ public struct LanguageModel: Sendable {
   public var headProjection: Linear?
   /// `[vocabulary, width]`; the embedding's own table when tied.
   public var head: any Weight
+  /// What happens to the head's input first; nil: nothing.
+  public var headQuantizer: ActivationQuantizer?
   /// Ids that end a text, from the config and the generation config.
   public var endTokens: [Int]
   /// What quantized matrices are multiplied by; see `withActivations`.
@@ -23,6 +26,8 @@ public struct LanguageModel: Sendable {
   var packedFile: Checkpoint?
   /// What new caches keep keys and values in.
   public var cacheType = KeyValueRows.ElementType.float32
+  /// Newest tokens that new caches of int4 keep exactly.
+  public var cacheWindow = KeyValueRows.ElementType.defaultWindow
 
   /// Runs tokens through all blocks, appending their keys and values to the cache.
   ///
@@ -81,14 +86,26 @@ public struct LanguageModel: Sendable {
   /// - Returns: `[tokens, vocabulary]`, before any softmax.
   public func logits(_ hidden: Tensor) -> Tensor {
     let projected = headProjection?(hidden) ?? hidden
-    let logits = head.multiply(projected)
+    let logits =
+      headQuantizer?.multiply(projected, by: head) ?? head.multiply(projected)
     guard let cap = configuration.head.softCap else { return logits }
     return logits.softCapped(cap)
   }
 
   /// An empty cache for a text that will have `plannedLength` tokens.
   public func cache(plannedLength: Int) -> KVCache {
-    KVCache(blocks: blocks.count, plannedLength: plannedLength, elementType: cacheType)
+    KVCache(
+      blocks: blocks.count, plannedLength: plannedLength, elementType: cacheType,
+      window: cacheWindow)
+  }
+
+  /// Bytes that a token of a long text costs in the cache, all blocks together.
+  public var cacheBytesPerToken: Double {
+    blocks.reduce(0) { sum, block in
+      let attention = block.configuration.attention
+      return sum
+        + cacheType.bytesPerToken(heads: attention.keyValueHeads, headDim: attention.headDim)
+    }
   }
 
   /// - Throws: `ModelError.tokenOutOfRange` for the first id outside the vocabulary.

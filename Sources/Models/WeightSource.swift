@@ -1,17 +1,17 @@
 package import Checkpoints
-import Codecs
+package import Codecs
 import Tensors
 
 /// Finds a configuration's tensors in a checkpoint, after checking that both agree.
 package struct WeightSource {
   package let checkpoint: Checkpoint
   package let configuration: ModelConfiguration
-  package let quantization: CompressedTensors?
+  package let quantization: (any Quantization)?
   private let stripsPrefix: Bool
 
   /// Checks every declared tensor's presence, shape and type, and that nothing else is there.
   package init(
-    checkpoint: Checkpoint, configuration: ModelConfiguration, quantization: CompressedTensors?
+    checkpoint: Checkpoint, configuration: ModelConfiguration, quantization: (any Quantization)?
   ) throws(ModelError) {
     self.checkpoint = checkpoint
     self.configuration = configuration
@@ -39,12 +39,14 @@ package struct WeightSource {
   }
 
   /// How a module's matrix is stored if it is quantized.
-  package func scheme(of declaration: ModelTensor) -> CompressedTensors.Scheme? {
+  package func scheme(of declaration: ModelTensor) -> (any MatrixLayout)? {
     guard let quantization, declaration.isMatrix, declaration.role.canBeQuantized else {
       return nil
     }
-    return quantization.scheme(
-      forModule: storedName(declaration.module), className: declaration.className)
+    let module = storedName(declaration.module)
+    return quantization.layout(of: module, className: declaration.className) {
+      checkpoint.contains("\(module).\($0)")
+    }
   }
 
   private func verify() throws(ModelError) {
@@ -56,7 +58,12 @@ package struct WeightSource {
         // The codec checks shapes; here only what must exist.
         let module = storedName(declaration.module)
         for suffix in scheme.componentSuffixes { expected.insert("\(module).\(suffix)") }
-        for suffix in scheme.requiredSuffixes where !checkpoint.contains("\(module).\(suffix)") {
+        var required = scheme.requiredSuffixes
+        if let activations = scheme.activations, declaration.role != .embedding {
+          for suffix in activations.componentSuffixes { expected.insert("\(module).\(suffix)") }
+          required += activations.requiredSuffixes
+        }
+        for suffix in required where !checkpoint.contains("\(module).\(suffix)") {
           missing.append("\(module).\(suffix)")
         }
         continue
@@ -78,9 +85,19 @@ package struct WeightSource {
     guard missing.isEmpty else { throw .missingTensors(missing, path: checkpoint.path) }
     try verifyTie(&expected)
     let unexpected = checkpoint.names.filter { name in
-      !expected.contains(name) && !configuration.inertSuffixes.contains { name.hasSuffix($0) }
+      !expected.contains(name) && !isEmptyBias(name)
+        && !configuration.inertSuffixes.contains { name.hasSuffix($0) }
     }
     guard unexpected.isEmpty else { throw .unexpectedTensors(unexpected, path: checkpoint.path) }
+  }
+
+  /// Early AutoGPTQ gave each of its layers a bias of zeros, also where the model has none.
+  private func isEmptyBias(_ name: String) -> Bool {
+    guard quantization is GPTQConfiguration, name.hasSuffix(".bias"),
+      checkpoint.contains("\(name.dropLast(5)).qweight"),
+      let bias = try? checkpoint.tensor(name)
+    else { return false }
+    return bias.bytes.allSatisfy { $0 == 0 }
   }
 
   /// Some checkpoints store a tied head again; it must then be the embedding, bit by bit.

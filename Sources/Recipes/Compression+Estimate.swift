@@ -41,7 +41,7 @@ extension Compression {
     var random = Xoshiro256(seed: 0)
     let sample = Tensor(
       (0..<(128 * 2048)).map { _ in Float(random.uniform()) - 0.5 }, shape: [128, 2048])
-    let method = RoundToNearest(codec: codec, clipping: stage.rounding)
+    let method = stage.dataFreeMethod(codec, role: .up)
     return try seconds { _ = try method.compress(sample) } / Double(sample.count)
   }
 

@@ -19,7 +19,7 @@ extension Compression {
 
   /// The samples in words; nil where no activations are looked at.
   public var calibrationText: String? {
-    guard plan.needsWalk else { return nil }
+    guard plan.needsWalk, plan.recipe.needsCalibration else { return nil }
     let request = plan.recipe.calibration
     let settings = request.resolved(for: source.configuration, seed: plan.recipe.seed)
     guard let data = request.data else {
@@ -37,7 +37,7 @@ extension Compression {
   /// How long the model will write its own calibration text; nil where it does not.
   public func selfWritingSeconds() throws -> Double? {
     let request = plan.recipe.calibration
-    guard plan.needsWalk, request.data == nil else { return nil }
+    guard plan.needsWalk, plan.recipe.needsCalibration, request.data == nil else { return nil }
     let settings = request.resolved(for: source.configuration, seed: plan.recipe.seed)
     return try SelfWrittenText(seed: settings.seed).estimatedSeconds(
       try LanguageModel(checkpoint: source.checkpoint), samples: settings.samples,
@@ -48,7 +48,7 @@ extension Compression {
   struct WalkResult {
     var files: [BlockFile]
     var folder: String
-    var calibration: JSON
+    var calibration: JSON?
   }
 
   /// Where finished blocks lie while a run that looks at activations goes on.
@@ -62,12 +62,14 @@ extension Compression {
     -> WalkResult
   {
     let model = try LanguageModel(checkpoint: source.checkpoint)
-    let set = try plan.recipe.calibration.open(model, seed: plan.recipe.seed) { tokens, wanted in
-      try onProgress(
-        Progress(
-          what: "the model writes its calibration text", done: tokens, total: wanted,
-          isOfBytes: false))
-    }
+    let set =
+      try plan.recipe.needsCalibration
+      ? plan.recipe.calibration.open(model, seed: plan.recipe.seed) { tokens, wanted in
+        try onProgress(
+          Progress(
+            what: "the model writes its calibration text", done: tokens, total: wanted,
+            isOfBytes: false))
+      } : CalibrationSet(samples: [], origin: "nothing")
     var settings = BlockWalk.Settings(
       folder: Self.workFolder(output), identity: try identity(set))
     settings.memoryLimit = walkSettings.memoryLimit
@@ -87,14 +89,16 @@ extension Compression {
     }
     return WalkResult(
       files: files, folder: settings.folder,
-      calibration: [
-        "origin": JSON(set.origin), "samples": JSON(set.samples.count),
-        "length": JSON(set.samples.map(\.tokens.count).max() ?? 0), "tokens": JSON(set.tokens),
-        "distinct_tokens": JSON(set.distinctTokens),
-        "vocabulary": JSON(model.configuration.vocabularySize),
-        "seed": .number(
-          JSONNumber(Int(clamping: plan.recipe.calibration.seed ?? plan.recipe.seed))),
-      ])
+      calibration: set.samples.isEmpty
+        ? nil
+        : [
+          "origin": JSON(set.origin), "samples": JSON(set.samples.count),
+          "length": JSON(set.samples.map(\.tokens.count).max() ?? 0), "tokens": JSON(set.tokens),
+          "distinct_tokens": JSON(set.distinctTokens),
+          "vocabulary": JSON(model.configuration.vocabularySize),
+          "seed": .number(
+            JSONNumber(Int(clamping: plan.recipe.calibration.seed ?? plan.recipe.seed))),
+        ])
   }
 
   /// A digest of everything that decides the result.
@@ -108,6 +112,18 @@ extension Compression {
       "model": .array(try source.checkpoint.fileHashes().map { JSON($0.sha256) }),
     ]
     return json.serialized(pretty: false).withUnsafeBytes { SHA256.digest($0) }
+  }
+
+  /// The description of matrices in forms of their own; nil where compressed-tensors describes all.
+  func forms(_ walk: WalkResult?) throws -> FormConfiguration? {
+    guard let walk, plan.recipe.hasForms else { return nil }
+    var forms: [(module: String, form: StoredForm)] = []
+    for row in plan.rows {
+      guard case .quantize(let codec, _) = row.action else { continue }
+      let own = try row.tensor.block.flatMap { try walk.files[$0].form(row.tensor.module) }
+      forms.append((row.module, own ?? .affine(codec)))
+    }
+    return FormConfiguration(forms)
   }
 
   /// What a row of a treated block writes, in order; nil where the plan says it.

@@ -62,7 +62,7 @@ public struct Compression {
         } ?? row.outputs
       }
       let (results, digests) = try writeTensors(outputs, walk, to: directory.path, onProgress)
-      try writeSideFiles(to: directory)
+      try writeSideFiles(to: directory, try forms(walk))
       try verify(directory.path, outputs.flatMap { $0 }, digests)
       var report = Report(
         plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
@@ -129,9 +129,8 @@ public struct Compression {
     case .quantize(let codec, let stage):
       let stored = try source.checkpoint.tensor(row.name)
       do {
-        // Outside the blocks nothing is measured of the inputs.
-        let method = RoundToNearest(codec: codec, clipping: stage.rounding)
-        let result = try method.compress(row.tensor.isTransposed ? stored.transposed() : stored)
+        let result = try stage.dataFreeMethod(codec, role: row.tensor.role)
+          .compress(row.tensor.isTransposed ? stored.transposed() : stored)
         stored.giveBack()
         for (suffix, tensor) in result.weight.encoded() {
           try writer.append("\(row.module).\(suffix)", tensor)
@@ -147,7 +146,7 @@ public struct Compression {
   }
 
   /// `config.json` gains the quantization; everything else is carried over byte by byte.
-  private func writeSideFiles(to directory: OutputDirectory) throws {
+  private func writeSideFiles(to directory: OutputDirectory, _ forms: FormConfiguration?) throws {
     for name in source.checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, source.checkpoint.readSideFile(name))
     }
@@ -155,7 +154,9 @@ public struct Compression {
       try directory.write("config.json", source.checkpoint.readSideFile("config.json"))
       return
     }
-    fields["quantization_config"] = layout.quantizationConfig
+    fields["quantization_config"] =
+      try forms?.quantizationConfig
+      ?? layout.keeping(transformsOf: source.quantization).quantizationConfig
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
   }
 

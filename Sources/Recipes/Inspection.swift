@@ -181,20 +181,3 @@ extension Role {
     return canBeQuantized ? "if targeted" : "kept"
   }
 }
-
-extension CompressedTensors.Scheme {
-  fileprivate var summary: String {
-    let grid =
-      switch granularity {
-      case .group(let size): "g\(size)"
-      case .channel: "per channel"
-      case .tensor: "per tensor"
-      }
-    switch floats {
-    case .float8: return "FP8 \(grid)"
-    case .nvfp4: return "NVFP4 \(grid)"
-    case .mxfp4: return "MXFP4 \(grid)"
-    case nil: return "\(bits) bits \(grid)\(isSymmetric ? "" : " asymmetric")"
-    }
-  }
-}

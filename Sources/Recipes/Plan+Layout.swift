@@ -8,8 +8,10 @@ extension Plan {
   package func layout() throws(ModelError) -> CompressedTensors? {
     var byScheme: [(scheme: CompressedTensors.Scheme, modules: [String])] = []
     for row in rows {
-      guard case .quantize(let codec, _) = row.action else { continue }
-      let scheme = CompressedTensors.Scheme(codec)
+      guard case .quantize(let codec, let stage) = row.action else { continue }
+      var scheme = CompressedTensors.Scheme(codec)
+      // Head and embedding are no layers that round their input.
+      if row.tensor.block != nil { scheme.activations = stage.activationScheme }
       if let index = byScheme.firstIndex(where: { $0.scheme == scheme }) {
         byScheme[index].modules.append(row.module)
       } else {
@@ -28,13 +30,6 @@ extension Plan {
     }
     return try CompressedTensors(
       groups: byScheme.map { .init(targets: $0.modules, scheme: $0.scheme) }, ignore: ignored)
-  }
-}
-
-extension ModelTensor {
-  /// Whether readers see a Linear layer here.
-  fileprivate var isLinearLayer: Bool {
-    isMatrix && !isTransposed && role != .embedding && role != .positionEmbedding
   }
 }
 
@@ -57,6 +52,14 @@ extension Plan.Row {
         TensorDeclaration(name: "\(module).\($0.suffix)", dtype: $0.dtype, shape: $0.shape)
       }
     }
+  }
+}
+
+extension CompressedTensors.Scheme {
+  fileprivate init(_ codec: AffineGroups) {
+    self.init(
+      format: codec.layout, bits: codec.bits, isSymmetric: codec.isSymmetric,
+      granularity: codec.granularity)
   }
 }
 

@@ -3,7 +3,10 @@ import Models
 
 extension Plan {
   /// Whether samples must pass the model to carry this plan out.
-  public var needsWalk: Bool { recipe.needsCalibration && !recipe.needsAllocation }
+  public var needsWalk: Bool {
+    guard !recipe.needsAllocation else { return false }
+    return recipe.needsCalibration || recipe.hasForms
+  }
 
   /// What the plan does to each block.
   package var treatment: BlockTreatment {
@@ -16,7 +19,9 @@ extension Plan {
       case .smooth(let stage): treatment.scalings.append(stage.scaling)
       case .quantize(let stage):
         if let scaling = stage.ownScaling { treatment.scalings.append(scaling) }
-      case .cut, .distill: break
+        if let method = stage.blockMethod { treatment.blockMethods.append(method) }
+      case .correct(let stage): treatment.correction = stage.correction
+      case .rotate, .cut, .distill: break
       }
     }
     treatment.codec = { linear in

@@ -78,6 +78,11 @@ public struct Plan: Sendable {
     modelType = source.configuration.modelType
     headName = source.configuration.head.name
     hasTiedHead = source.configuration.head.isTied
+    if recipe.hasForms, source.quantization?.transforms.isEmpty == false {
+      throw .contradiction(
+        "inputs that are rotated at run time go only with methods that compressed-tensors describes; "
+          + "set online: false", line: nil)
+    }
     let choice = try Self.choose(recipe, source)
     var rows: [Row] = []
     for (index, tensor) in source.configuration.tensors.enumerated() {
@@ -177,6 +182,15 @@ public struct Plan: Sendable {
     }
     row.action = .quantize(codec, stage)
     row.bytesAfter = row.outputs.reduce(0) { $0 + $1.byteCount }
+    if row.tensor.block != nil,
+      let bits = stage.expectedBits(outputs: row.tensor.outputs, inputs: row.tensor.inputs)
+    {
+      row.bytesAfter = Int(bits * Double(row.tensor.count) / 8)
+      row.notes.append("stored in a form of its own, which Pare opens; the size is about")
+    }
+    if stage.method.needsCalibration || stage.method.hasFormOfItsOwn, row.tensor.block == nil {
+      row.notes.append("outside the blocks inputs are not measured: rounded to nearest")
+    }
     row.notes += consumer.objections(to: codec, row.tensor)
   }
 

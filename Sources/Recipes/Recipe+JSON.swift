@@ -15,8 +15,10 @@ extension Recipe {
             switch stage {
             case .smooth(let stage): ["smooth": stage.json]
             case .quantize(let stage): ["quantize": stage.json]
+            case .correct(let stage): ["correct": stage.json]
             case .cut(let stage): ["cut": stage.json]
             case .distill(let stage): ["distill": stage.json]
+            case .rotate(let stage): ["rotate": stage.json]
             }
           })
       ))
@@ -59,7 +61,9 @@ extension QuantizeStage {
     case .smoothquant:
       fields.append(
         ("smoothing_strength", smoothingStrength.map { JSON($0) } ?? "search"))
-    case .rtn, .awq: break
+    case .autoround:
+      if let iterations { fields.append(("iterations", JSON(iterations))) }
+    default: break
     }
     fields += [
       ("indivisible", JSON(indivisible.rawValue)), ("format", JSON(format.rawValue)),

@@ -28,8 +28,10 @@ extension Recipe {
       var found: [Stage] = []
       if let body = try stage.node("smooth") { found.append(.smooth(try SmoothStage(body))) }
       if let body = try stage.node("quantize") { found.append(.quantize(try QuantizeStage(body))) }
+      if let body = try stage.node("correct") { found.append(.correct(try CorrectStage(body))) }
       if let body = try stage.node("cut") { found.append(.cut(try CutStage(body))) }
       if let body = try stage.node("distill") { found.append(.distill(try DistillStage(body))) }
+      if let body = try stage.node("rotate") { found.append(.rotate(try RotateStage(body))) }
       try stage.finish()
       guard found.count == 1 else {
         throw .malformed(
@@ -88,6 +90,7 @@ extension QuantizeStage {
     line = fields.line
     method = try fields.choice("method") ?? method
     bits = try fields.integer("bits") ?? bits
+    if method == .spqr { granularity = .group(16) }
     if let size = try fields.integer("group_size") {
       granularity = size == -1 ? .channel : .group(size)
     }
@@ -126,6 +129,7 @@ extension QuantizeStage {
     dampingFraction = try fields.number("dampening_frac") ?? dampingFraction
     blockSize = try fields.integer("block_size") ?? blockSize
     actOrder = try fields.choice("actorder") ?? actOrder
+    iterations = try fields.integer("iterations")
     usesStaticGroups = try fields.flag("static_groups") ?? usesStaticGroups
     if let text = try fields.text("smoothing_strength") {
       guard text == "search" || Double(text) != nil else {

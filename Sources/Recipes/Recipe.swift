@@ -1,7 +1,4 @@
-package import Calibration
 public import Codecs
-package import Models
-package import Quantization
 
 /// What the user wants done to a model, before any model is looked at: stages in order.
 public struct Recipe: Sendable, Equatable {
@@ -21,8 +18,10 @@ public struct Recipe: Sendable, Equatable {
   public enum Stage: Sendable, Equatable {
     case smooth(SmoothStage)
     case quantize(QuantizeStage)
+    case correct(CorrectStage)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// The recipe in parts that one pass each carries out: quantizations together, a cut
@@ -39,13 +38,16 @@ public struct Recipe: Sendable, Equatable {
     }
     for stage in stages {
       switch stage {
-      case .smooth, .quantize: pending.append(stage)
+      case .smooth, .quantize, .correct: pending.append(stage)
       case .cut(let cut):
         flush()
         passes.append(.cut(cut))
       case .distill(let distill):
         flush()
         passes.append(.distill(distill))
+      case .rotate(let rotate):
+        flush()
+        passes.append(.rotate(rotate))
       }
     }
     flush()
@@ -56,6 +58,7 @@ public struct Recipe: Sendable, Equatable {
     case compress(Recipe)
     case cut(CutStage)
     case distill(DistillStage)
+    case rotate(RotateStage)
   }
 
   /// Whether one pass over the weights carries the recipe out, which can be planned tensor by tensor.
@@ -69,7 +72,19 @@ public struct Recipe: Sendable, Equatable {
       switch stage {
       case .smooth: true
       case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
-      case .cut, .distill: false
+      case .correct(let stage): stage.space == .outputs
+      case .rotate, .cut, .distill: false
+      }
+    }
+  }
+
+  /// Whether results are stored in forms that compressed-tensors has no words for.
+  package var hasForms: Bool {
+    stages.contains { stage in
+      switch stage {
+      case .correct: true
+      case .quantize(let stage): stage.method.hasFormOfItsOwn
+      case .smooth, .rotate, .cut, .distill: false
       }
     }
   }
@@ -87,11 +102,27 @@ public struct Recipe: Sendable, Equatable {
               + "before the quantize stages", line: smooth.line)
         }
       case .quantize: isRounded = true
+      case .correct(let correct):
+        try correct.validate()
+        guard isRounded else {
+          throw .contradiction(
+            "correct makes up for what a rounding lost; put a quantize stage before it",
+            line: correct.line)
+        }
+        guard stages.count(where: { if case .correct = $0 { true } else { false } }) == 1 else {
+          throw .contradiction("one correct stage serves all roundings", line: correct.line)
+        }
       case .cut(let cut):
         guard !isRounded else {
           throw .contradiction(
             "cut leaves out channels of weights that are rounded already; put it before the "
               + "quantize stages", line: cut.line)
+        }
+      case .rotate(let rotate):
+        guard !isRounded else {
+          throw .contradiction(
+            "rotate mixes channels of weights that are rounded already; put it before the quantize "
+              + "stages", line: rotate.line)
         }
       case .distill: break
       }
@@ -117,8 +148,34 @@ public struct QuantizeStage: Sendable, Equatable {
     case awq
     /// Outliers moved from activations into weights, then rounded; 8 bits on both sides.
     case smoothquant
+    /// Half-quadratic quantization: zero points for heavy-tailed weights, without any data.
+    case hqq
+    /// Roundings and clippings learned block by block with sign gradients.
+    case autoround
+    /// 3-4 bits with coded scales, outliers kept apart in 16 bits.
+    case spqr
+    /// Signs, those of salient columns twice.
+    case billm
+    /// -1, 0 and 1 times a scale for each group.
+    case ternary
+    /// Signs times a product of two vectors.
+    case onebit
 
-    public var needsCalibration: Bool { self != .rtn }
+    public var needsCalibration: Bool {
+      switch self {
+      case .rtn, .hqq, .ternary, .onebit: false
+      default: true
+      }
+    }
+
+    /// Whether results are stored in a form that compressed-tensors has no words for, and whose size
+    /// may depend on the data.
+    package var hasFormOfItsOwn: Bool {
+      switch self {
+      case .spqr, .billm, .ternary, .onebit: true
+      default: false
+      }
+    }
   }
 
   /// The order in which gptq takes the columns.
@@ -165,6 +222,8 @@ public struct QuantizeStage: Sendable, Equatable {
   public var usesStaticGroups = false
   /// What all matrices may take together, in place of `bits`.
   public var allocation: BitAllocation?
+  /// autoround: steps for each block; nil: the method's own number.
+  public var iterations: Int?
   /// smoothquant: α; nil searches it.
   public var smoothingStrength: Double? = 0.5
   /// Line of the recipe file where the stage begins.
@@ -182,39 +241,6 @@ public struct QuantizeStage: Sendable, Equatable {
       }
     return "\(method.rawValue) \(bits) bits \(grid) \(isSymmetric ? "symmetric" : "asymmetric")"
       + (clipping == .mse ? " mse" : "")
-  }
-
-  /// The method with these settings, for a matrix stored under a scheme.
-  package func weightMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
-    switch method {
-    case .awq where role != .query && role != .key && role != .queryKeyValue:
-      ActivationAwareClipping(codec: codec)
-    // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
-    case .gptq: gptq(codec)
-    case .gptaq: GPTAQ(gptq: gptq(codec))
-    case .rtn, .smoothquant, .awq:
-      RoundToNearest(codec: codec, clipping: rounding)
-    }
-  }
-
-  private func gptq(_ codec: AffineGroups) -> GPTQ {
-    GPTQ(
-      codec: codec, damping: dampingFraction, blockSize: blockSize,
-      order: GPTQ.Order(rawValue: actOrder.rawValue) ?? .none,
-      grids: usesStaticGroups ? .original : .current, clipping: rounding)
-  }
-
-  package var rounding: RoundToNearest.Clipping {
-    clipping == .mse ? .meanSquareError() : .minMax
-  }
-
-  /// Factors that the method itself moves between channels first.
-  package var ownScaling: (any ChannelScaling)? {
-    switch method {
-    case .awq: AWQ()
-    case .smoothquant: SmoothQuant(strength: smoothingStrength)
-    case .rtn, .gptq, .gptaq: nil
-    }
   }
 
   /// - Throws: `RecipeError.contradiction` for settings that no codec or format can honour.
@@ -236,6 +262,13 @@ public struct QuantizeStage: Sendable, Equatable {
       }
       if format == .int8 {
         throw .contradiction("int-quantized has 8 bits for every weight", line: line)
+      }
+    }
+    if method == .spqr {
+      do {
+        _ = try BilevelWeight.Settings(bits: bits, groupSize: spqrGroupSize)
+      } catch {
+        throw .contradiction("spqr: \(error.description)", line: line)
       }
     }
     if format == .int8, bits != 8 {

@@ -61,6 +61,11 @@ public struct RecipeRun: Sendable {
         try stage.run(
           model: current, output: target, overwrite: overwrite || !isLast, seed: recipe.seed)
         reports.append(["command": "cut", "output": JSON(target), "settings": stage.json])
+      case .rotate(let stage):
+        reports.append(
+          try stage.run(
+            model: current, output: target, overwrite: overwrite || !isLast, seed: recipe.seed,
+            shardByteLimit: shardByteLimit, onProgress: { _ = try onProgress(.quantizing($0)) }))
       case .distill(let stage):
         var request = try stage.request(
           student: current, original: model, output: target, seed: recipe.seed,

@@ -35,7 +35,8 @@ public final class PrefixCache {
   /// predicts the next.
   public func reusable(of prompt: [Int], plannedLength: Int) -> Int {
     guard isReusable(forLength: plannedLength) else { return 0 }
-    return min(zip(tokens, prompt).prefix { $0 == $1 }.count, max(prompt.count - 1, 0))
+    return cache.reusable(
+      upTo: min(zip(tokens, prompt).prefix { $0 == $1 }.count, max(prompt.count - 1, 0)))
   }
 
   /// Runs what the cache does not hold of a prompt.
@@ -73,6 +74,7 @@ public final class PrefixCache {
   /// Notes a token that was run together with those of other texts.
   func note(_ token: Int) { tokens.append(token) }
 
+  /// - Parameter count: one that `reusable` gives.
   public func truncate(to count: Int) {
     cache.truncate(to: count)
     tokens.removeLast(tokens.count - count)

@@ -122,8 +122,10 @@ private struct SegmentGradient {
         let start = attention.firstKey(first)
         for key in stride(from: start, to: tile.tokens.upperBound, by: keyTile) {
           let columns = min(keyTile, tile.tokens.upperBound - key)
-          let keys = attention.keys(head, key).assumingMemoryBound(to: Float.self)
-          let values = attention.values(head, key).assumingMemoryBound(to: Float.self)
+          let at = (head * attention.stored.capacity + attention.firstRow + key) * dim
+          let (keys, values) = (
+            attention.stored.keys.floats + at, attention.stored.values.floats + at
+          )
           multiply(rows, columns, dim, attention.mask.scale, tile.queries, keys, tile.scores)
           multiply(rows, columns, dim, 1, tile.arriving, values, tile.gradient)
           differentiate(tile, key: key, columns: columns)

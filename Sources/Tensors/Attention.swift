@@ -72,18 +72,23 @@ struct Attention {
     mask.alibiSlopes.map { Array($0[(keyValueHead * group)..<((keyValueHead + 1) * group)]) }
   }
 
-  func keys(_ head: Int, _ row: Int) -> UnsafeRawPointer {
-    stored.keys.rawPointer + (head * stored.capacity + firstRow + row) * headDim
-      * stored.type.byteCount
+  /// Keys and values of one head from a position on.
+  private func source(_ head: Int, from key: Int, exact: Bool) -> (
+    keys: pare_cache_rows, values: pare_cache_rows
+  ) {
+    var (keys, values) = (
+      stored.keyRows(head, exact: exact), stored.valueRows(head, exact: exact)
+    )
+    keys.first &+= firstRow + key
+    values.first &+= firstRow + key
+    return (keys, values)
   }
 
-  func values(_ head: Int, _ row: Int) -> UnsafeRawPointer {
-    stored.values.rawPointer + (head * stored.capacity + firstRow + row) * headDim
-      * stored.type.byteCount
-  }
-
-  private func scales(_ tensor: Tensor?, _ head: Int, _ row: Int) -> UnsafePointer<Float>? {
-    tensor.map { $0.floats + head * stored.capacity + firstRow + row }
+  /// A range of keys in runs that are kept in one way, as the query at `position` reads them.
+  private func runs(_ keys: Range<Int>, position: Int) -> [(keys: Range<Int>, isExact: Bool)] {
+    let boundary = min(max(stored.firstExact(at: position), keys.lowerBound), keys.upperBound)
+    return [(keys.lowerBound..<boundary, false), (boundary..<keys.upperBound, true)]
+      .filter { !$0.0.isEmpty }
   }
 
   /// First key that a query at `position` sees.
@@ -98,7 +103,12 @@ struct Attention {
   func ofOneToken() -> Tensor {
     let first = firstKey(start)
     let count = start + 1 - first
-    let parts = (count + Self.spanKeys - 1) / Self.spanKeys
+    let spans = runs(first..<(start + 1), position: start).flatMap { keys, isExact in
+      stride(from: keys.lowerBound, to: keys.upperBound, by: Self.spanKeys).map { begin in
+        (keys: begin..<min(begin + Self.spanKeys, keys.upperBound), isExact: isExact)
+      }
+    }
+    let parts = spans.count
     let (heads, dim, group) = (stored.heads, headDim, group)
     let partial = Tensor(
       dtype: .float32, shape: [heads, parts, group, dim + 2],
@@ -110,17 +120,15 @@ struct Attention {
     let scratchCount = pare_attention_scratch_floats(min(count, Self.spanKeys), dim, group)
     Parallel.forEach(heads * parts) { piece in
       let (head, part) = (piece / parts, piece % parts)
-      let begin = first + part * Self.spanKeys
+      let begin = spans[part].keys.lowerBound
+      let source = source(head, from: begin, exact: spans[part].isExact)
       let slopes = slopes(of: head) ?? []
       withUnsafeTemporaryAllocation(of: Float.self, capacity: scratchCount) { scratch in
         slopes.withUnsafeBufferPointer { slopes in
           var span = pare_attention_span()
-          span.type = stored.type.kernelType
-          span.keys = keys(head, begin)
-          span.values = values(head, begin)
-          span.key_scales = scales(stored.keyScales, head, begin)
-          span.value_scales = scales(stored.valueScales, head, begin)
-          span.count = min(Self.spanKeys, start + 1 - begin)
+          span.keys = source.keys
+          span.values = source.values
+          span.count = spans[part].keys.count
           span.dim = dim
           span.queries = queries.floats + head * group * dim
           span.group = group
@@ -152,19 +160,29 @@ struct Attention {
   /// An online softmax over tiles (Dao et al. 2022, arXiv:2205.14135), so that no matrix of queries
   /// by keys exists.
   func ofManyTokens() -> Tensor {
-    let tokens = queries.rows
-    let tile = tileTokens
-    let tiles = (tokens + tile - 1) / tile
+    let tiles = tiles()
     return Tensor(shape: queries.shape) { target in
       guard let base = target.baseAddress else { return }
       let target = Unshared(base)
-      Parallel.forEach(stored.heads * tiles) { piece in
+      Parallel.forEach(stored.heads * tiles.count) { piece in
         // Late tiles see the most keys; begun first, they leave no thread waiting at the end.
-        let (head, tileIndex) = (piece % stored.heads, tiles - 1 - piece / stored.heads)
-        let first = tileIndex * tile
-        run(head: head, tokens: first..<min(first + tile, tokens), into: target.value)
+        let (head, tile) = (piece % stored.heads, tiles.count - 1 - piece / stored.heads)
+        run(head: head, tokens: tiles[tile], into: target.value)
       }
     }
+  }
+
+  /// Neighbouring queries, which read the same keys exactly.
+  private func tiles() -> [Range<Int>] {
+    var (tiles, first): ([Range<Int>], Int) = ([], 0)
+    for token in 1...queries.rows
+    where token == queries.rows || token - first == tileTokens
+      || stored.firstExact(at: start + token) != stored.firstExact(at: start + first)
+    {
+      tiles.append(first..<token)
+      first = token
+    }
+    return tiles
   }
 
   /// Tokens per tile: with the group's heads, some 128 rows.
@@ -199,11 +217,15 @@ struct Attention {
       maximum.update(repeating: -.infinity, count: rows)
       sum.update(repeating: 0, count: rows)
       let firstQuery = start + tokens.lowerBound, lastKey = start + tokens.upperBound
-      for key in stride(from: firstKey(firstQuery), to: lastKey, by: keyTile) {
-        let columns = min(keyTile, lastKey - key)
-        pare_cache_widen(
-          stored.type.kernelType, keys(head, key), scales(stored.keyScales, head, key), columns,
-          dim, widened, dim)
+      let seen = runs(firstKey(firstQuery)..<lastKey, position: firstQuery)
+      let keyTiles = seen.flatMap { keys, isExact in
+        stride(from: keys.lowerBound, to: keys.upperBound, by: keyTile).map { key in
+          (key: key, columns: min(keyTile, keys.upperBound - key), isExact: isExact)
+        }
+      }
+      for (key, columns, isExact) in keyTiles {
+        var source = source(head, from: key, exact: isExact)
+        pare_cache_widen(&source.keys, 0, columns, dim, widened, dim)
         TiledProduct.multiply(
           rows, columns, dim, gathered, dim, false, widened, dim, true, into: scores, keyTile,
           scale: mask.scale)
@@ -218,9 +240,7 @@ struct Attention {
           pare_online_softmax(&tile)
         }
         pare_scale_rows(mixture, rescale, rows, dim)
-        pare_cache_widen(
-          stored.type.kernelType, values(head, key), scales(stored.valueScales, head, key), columns,
-          dim, widened, dim)
+        pare_cache_widen(&source.values, 0, columns, dim, widened, dim)
         TiledProduct.multiply(
           rows, dim, columns, scores, keyTile, false, widened, dim, false, into: mixture, dim,
           adding: true)

@@ -158,8 +158,8 @@ private func codecs() throws -> [FloatGroups] {
     let declared = codec.componentShapes(outputs: 33, inputs: 96)
     let encoded = try codec.encode(random.matrix(33, 96))
     let written = encoded.encoded()
-    let described = try StoredForm.weight(
-      StoredForm.json(encoded),
+    let form = try #require(StoredForm(of: encoded))
+    let described = try StoredForm(form.json).decode(
       Dictionary(uniqueKeysWithValues: written.map { ($0.suffix, $0.tensor) }))
     #expect(described.isIdentical(to: encoded))
     #expect(declared.map(\.suffix) == written.map(\.suffix))

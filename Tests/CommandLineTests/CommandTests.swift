@@ -235,9 +235,18 @@ func helpTeachesByExample(command: [String]) throws {
   }
 }
 
+@Test func codesOfADenseModelCannotBeKept() throws {
+  for target in ["gguf", "gptq", "awq", "compressed-tensors"] {
+    let result = try PareProcess.run(
+      "convert", Stories.model, "-o", "/nowhere/out", "--to", target)
+    #expect(result.code == 1 && result.errors.contains("no quantized matrix"), "\(target)")
+  }
+}
+
 @Test func contradictionsOfAConversionAreWrongUsage() throws {
   for arguments in [
-    ["--to", "gguf"], ["--to", "gguf", "--type", "q9"], ["--to", "hf", "--type", "q8_0"],
+    ["--to", "hf", "--requantize"], ["--to", "gguf", "--type", "q9"],
+    ["--to", "hf", "--type", "q8_0"],
     ["--to", "gguf", "--type", "q8_0", "--dtype", "bf16"], ["--to", "onnx"],
   ] {
     let result = try PareProcess.run(

@@ -91,7 +91,7 @@ func attentionAgreesWithItsFormula(test: AttentionCase) {
 }
 
 /// Rows kept in fewer bits: attention over them is exactly that over what they widen to.
-@Test(arguments: [KeyValueRows.ElementType.float16, .int8], [1, 40])
+@Test(arguments: [KeyValueRows.ElementType.float16, .int8, .fp8], [1, 40])
 func attentionReadsNarrowRowsAsTheyWiden(type: KeyValueRows.ElementType, tokens: Int) {
   var numbers = TestNumbers(UInt64(tokens))
   let (heads, dim, length) = (2, 24, 600)
@@ -101,9 +101,12 @@ func attentionReadsNarrowRowsAsTheyWiden(type: KeyValueRows.ElementType, tokens:
   narrow.store(keys: keys, values: values, at: 0)
   func widened(_ rows: Tensor, _ stored: Tensor, _ scales: Tensor?) -> Tensor {
     let values = Tensor(shape: rows.shape) { target in
-      let wide =
-        type == .int8
-        ? stored.bytes.map { Float(Int8(bitPattern: $0)) } : stored.widened().array
+      let wide: [Float] =
+        switch type {
+        case .int8: stored.bytes.map { Float(Int8(bitPattern: $0)) }
+        case .fp8: stored.bytes.map { Float(e4m3($0)) }
+        default: stored.widened().array
+        }
       for token in 0..<length {
         for head in 0..<heads {
           for d in 0..<dim {
@@ -115,8 +118,10 @@ func attentionReadsNarrowRowsAsTheyWiden(type: KeyValueRows.ElementType, tokens:
       }
     }
     let largest = zip(values.doubles, rows.doubles).map { abs($0 - $1) }.max() ?? 1
-    // Half a step: 2⁻¹¹ of a float16 value, 1/254 of an int8 row's largest.
-    #expect(largest > 0 && largest < (type == .int8 ? 6 / 254.0 : 6 * 0x1p-11))
+    // Half a step: 2⁻¹¹ of a float16 value, 2⁻⁴ of one with 3 bits, 1/254 of an int8 row's largest.
+    #expect(
+      largest > 0
+        && largest < (type == .int8 ? 6 / 254.0 : type == .fp8 ? 2 * 0x1p-4 : 6 * 0x1p-11))
     return values
   }
   let wide = KeyValueRows(type: .float32, heads: heads, capacity: length, headDim: dim)
@@ -148,9 +153,10 @@ func attentionReadsNarrowRowsAsTheyWiden(type: KeyValueRows.ElementType, tokens:
           slopes.withUnsafeBufferPointer { slopes in
             guard let base = out.baseAddress else { return }
             var span = pare_attention_span(
-              type: PARE_CACHE_F32, keys: keys.floats, values: values.floats, key_scales: nil,
-              value_scales: nil, count: count, dim: dim, queries: queries.floats, group: group,
-              scale: 0.4, soft_cap: 3, slopes: slopes.baseAddress, first_distance: count - 1,
+              keys: .init(type: PARE_CACHE_F32, rows: keys.floats, scales: nil, first: 0),
+              values: .init(type: PARE_CACHE_F32, rows: values.floats, scales: nil, first: 0),
+              count: count, dim: dim, queries: queries.floats, group: group, scale: 0.4,
+              soft_cap: 3, slopes: slopes.baseAddress, first_distance: count - 1,
               scratch: scratch.baseAddress, mixture: base, maximum: base + group * dim,
               sum: base + group * (dim + 1))
             body(&span)

@@ -2,22 +2,47 @@
 #define PARE_ATTENTION_H
 #include <stddef.h>
 
-/// How keys and values are kept. An int8 row has a float32 scale of its own; the rest have none.
+/// How rows of keys or values are kept.
 enum pare_cache_type {
   PARE_CACHE_F32 = 0,
   PARE_CACHE_F16 = 1,
+  /// Bytes, and a float32 scale per row: largest magnitude over 127.
   PARE_CACHE_I8 = 2,
+  /// One sign, four exponent and three mantissa bits, without a scale; beyond 448 it saturates.
+  PARE_CACHE_E4M3 = 3,
+  /// Four bits, a scale and a minimum (float16 both) for 32 neighbours of a row: how values are kept.
+  PARE_CACHE_I4_ROWS = 4,
+  /// Four bits, a scale and a minimum (float16 both) for 32 tokens of a column: how keys are kept.
+  PARE_CACHE_I4_COLUMNS = 5,
 };
 
-/// Stores one row of `dim` values; `scale` is written for int8 only (largest magnitude over 127).
+/// Neighbours, or tokens, that share a scale in the forms of four bits:
+///     scale = (max - min) / 15        code = roundHalfEven((x - min) / scale)
+/// with scale and min rounded to float16 before any code is computed.
+enum { PARE_CACHE_GROUP = 32 };
+
+/// Bytes of one row; with PARE_CACHE_I4_COLUMNS of PARE_CACHE_GROUP rows, which are kept together.
+size_t pare_cache_row_bytes(enum pare_cache_type type, size_t dim);
+
+/// Stores one row of `dim` values; `scale` is written for int8 only.
 void pare_cache_store(
     enum pare_cache_type type, const float *x, size_t dim, void *row, float *scale);
+/// Stores PARE_CACHE_GROUP rows `[PARE_CACHE_GROUP, dim]` as PARE_CACHE_I4_COLUMNS.
+void pare_cache_store_columns(const float *x, size_t dim, void *group);
 
-/// Widens `count` rows of `dim` values; rows of `target` lie `stride` floats apart, and what lies
-/// between `dim` and `stride` is set to zero.
+/// Rows of one head: token t of a run lies at row first + t.
+struct pare_cache_rows {
+  enum pare_cache_type type;
+  const void *rows;     ///< row 0
+  const float *scales;  ///< of row 0, for int8, else null
+  size_t first;
+};
+
+/// Widens `count` rows of `dim` values from token `start` on; rows of `target` lie `stride` floats
+/// apart, and what lies between `dim` and `stride` is set to zero.
 void pare_cache_widen(
-    enum pare_cache_type type, const void *rows, const float *scales, size_t count, size_t dim,
-    float *target, size_t stride);
+    const struct pare_cache_rows *from, size_t start, size_t count, size_t dim, float *target,
+    size_t stride);
 
 /// Soft cap, ALiBi bias and causal window on a tile of scores, then one step of the online softmax
 /// (Milakov and Gimelshein 2018): scores become weights e^(s - m), and each row's running maximum m
@@ -42,12 +67,8 @@ void pare_scale_rows(float *y, const float *factor, size_t rows, size_t columns)
 /// One token's queries that share a key and value head, against a run of its keys: what decoding
 /// does. Keys and values are read once for the whole group.
 struct pare_attention_span {
-  enum pare_cache_type type;
-  const void *keys;           ///< [count, dim]
-  const void *values;         ///< [count, dim]
-  const float *key_scales;    ///< [count] for int8, else null
-  const float *value_scales;  ///< as key_scales
-  size_t count;               ///< all visible; at least 1
+  struct pare_cache_rows keys, values;
+  size_t count;  ///< all visible; at least 1
   size_t dim;
   const float *queries;  ///< [group, dim]
   size_t group;

@@ -100,6 +100,8 @@ void pare_pack_affine(
 
 /// Writes one row as float32: the values the stored form's own decoder gives.
 void pare_packed_decode_row(const struct pare_packed *matrix, size_t row, float *target);
+/// One element of the same.
+float pare_packed_decode_at(const struct pare_packed *matrix, size_t row, size_t column);
 
 /// 32 activations of one token: codes q = roundHalfEven(x / scale), scale = max |x| / 127.
 struct pare_activations {
@@ -109,7 +111,8 @@ struct pare_activations {
   int32_t sum[3];
   /// `sum` times `scale`.
   float scaled[3];
-  float unused;
+  /// Whether a code is -128, which some kernels have to multiply more slowly.
+  int32_t lowest;
 };
 
 /// Tokens whose blocks lie side by side: block b of token t of a tile that holds `n` tokens is
@@ -119,6 +122,11 @@ enum { PARE_PACKED_TILE = 16 };
 /// Quantizes `tokens` rows of x (`columns` a multiple of 32), at most PARE_PACKED_TILE, to one tile.
 void pare_quantize_activations(
     const float *x, size_t columns, size_t tokens, struct pare_activations *tile);
+/// The same on grids that are given, one for a whole token:
+/// q = roundHalfEven(clamp(x / scales[t], low, high)), -128 <= low, high <= 127.
+void pare_quantize_activations_on_grid(
+    const float *x, size_t columns, size_t tokens, const float *scales, int low, int high,
+    struct pare_activations *tile);
 
 /// y[t * y_stride + row] = row · x_t for the rows of groups first ..< last. `x` holds `tokens` tokens
 /// in tiles of PARE_PACKED_TILE, the last one shorter.

@@ -33,6 +33,18 @@ struct Compress: ParsableCommand {
           - quantize: {bits: 3, group_size: 32}
           - distill: {data: text.txt, steps: 300}
 
+      A rotation spreads outliers over all channels before something is rounded, without changing what
+      the model computes:
+        stages:
+          - rotate: {method: quarot}
+          - quantize: {bits: 4, group_size: 64}
+
+      Keys of rotate, with defaults: method quarot, seed (the recipe's), values true (rotated head by
+      head), online false (also the input of down, at run time), dtype (of each tensor as stored).
+      With method spinquant, which learns rotations for a grid and holds the whole model in float32:
+      data, bits 4, group_size 128, steps 100, learning_rate 1.5, samples 64, length 256, batch_size 8,
+      memory_limit_mb.
+
       Keys of cut: shape, layers (uniform, first, last, importance or numbers), data. Keys of distill,
       with defaults: data, validation, teacher (the model that the recipe is applied to), method soft,
       losses, temperature 1, soft_weight 1, train (scales after quantize, else all), steps 300,

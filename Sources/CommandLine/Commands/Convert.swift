@@ -12,6 +12,9 @@ struct Convert: ParsableCommand {
         pare convert MODEL --to gguf --type q4_k_m -o model.gguf
         pare convert MODEL --to gguf --type q8_0 -o model.gguf --dry-run
         pare convert model.gguf --to hf --dtype bf16 -o folder
+        pare convert MODEL --to gguf --type q3_k_m --imatrix imatrix.gguf -o model.gguf
+        pare convert QUANTIZED --to gptq -o folder
+        pare convert QUANTIZED --to gguf -o model.gguf
 
       To gguf: MODEL becomes one file that llama.cpp and Pare open, tokenizer and chat template
       inside. Bits per weight of a matrix: \(typeTable).
@@ -20,22 +23,57 @@ struct Convert: ParsableCommand {
 
       To hf: config.json, tokenizer.json and safetensors of plain numbers.
 
+      Without --type a quantized model keeps its codes: 2 to 4 bits become Q4_0, or Q4_1 with zero
+      points, 5 bits Q5_0 or Q5_1, 6 and 8 bits Q8_0. Groups must be whole blocks of 32; longer
+      ones repeat their scale.
+
+      To compressed-tensors, gptq, gptq-v2, awq or mlx: a quantized model keeps its codes and zero
+      points in the layout that those programs open.
+        compressed-tensors  2, 3, 4, 5, 6 and 8 bits, any group, columns in activation order
+        gptq                2, 3, 4 and 8 bits; a zero point of 0 cannot be said: use gptq-v2
+        gptq-v2             the same with zero points as they are
+        awq                 4 bits, one group size, no column order (the gemm layout)
+        mlx                 2, 3, 4, 5, 6 and 8 bits in groups of 32, 64 or 128; longer ones repeat
+                            their scale
+      Only scales may be rounded, to the type the format stores; --dry-run and the report say where.
+      With --to mlx --dtype f32 every value stays the same. What a format cannot hold is refused with
+      the reason; --requantize rounds those matrices anew.
+
       JSON keys: output, seconds, peak_resident_bytes, model, model_type, format, type, parameters,
       bytes_before, bytes, bits_per_weight, notes, tensors.
       """)
 
-  enum Target: String, ExpressibleByArgument, CaseIterable { case gguf, hf }
+  enum Target: String, ExpressibleByArgument, CaseIterable {
+    case gguf, hf
+    case compressedTensors = "compressed-tensors"
+    case gptq
+    case gptqV2 = "gptq-v2"
+    case awq, mlx
+  }
 
   @OptionGroup var model: ModelArgument
 
   @Option(help: "File format to write.")
   var to: Target
 
-  @Option(help: "Types of a GGUF file.")
+  @Option(help: "Types of a GGUF file. Default: those that keep a quantized model's codes.")
   var type: GGUFMix?
 
-  @Option(help: "Element type in Hugging Face layout. Default: as stored, f16 for packed weights.")
+  @Option(
+    help:
+      "Element type of plain tensors and scales, except in GGUF. Default: as stored, f16 for packed weights."
+  )
   var dtype: ElementType?
+
+  @Option(
+    help: "Importance matrix that errors of a GGUF file's matrices are weighted by (pare imatrix).",
+    completion: .file())
+  var imatrix: String?
+
+  @Option(help: "Matrices that --imatrix has no data for: refuse, or ignore and fit unweighted.")
+  var imatrixMissing: ImportanceSource.Missing?
+  @Flag(help: "Round matrices anew that the format has no place for.")
+  var requantize = false
 
   @OptionGroup var output: OutputOptions
 
@@ -65,13 +103,21 @@ struct Convert: ParsableCommand {
 
   func validate() throws {
     if to == .gguf, dtype != nil {
-      throw ValidationError("--dtype is for --to hf; with --to gguf, --type f16 and so on.")
+      throw ValidationError("--dtype is not for --to gguf; --type f16 and so on is.")
     }
-    if to == .hf, type != nil {
-      throw ValidationError("--type is for --to gguf; with --to hf, --dtype bf16 and so on.")
+    if to != .gguf, type != nil {
+      throw ValidationError(
+        "--type is for --to gguf; with --to \(to.rawValue), --dtype bf16 and so on.")
     }
-    if to == .gguf, type == nil {
-      throw ValidationError("--to gguf needs --type, such as --type q4_k_m.")
+    if to != .gguf || type == nil, imatrix != nil {
+      throw ValidationError("--imatrix is for --to gguf with --type.")
+    }
+    if imatrix == nil, imatrixMissing != nil {
+      throw ValidationError("--imatrix-missing needs --imatrix.")
+    }
+    if requantize, to == .hf || type != nil {
+      throw ValidationError(
+        "--requantize is for formats that keep codes; here every matrix is written anew.")
     }
   }
 
@@ -96,7 +142,21 @@ struct Convert: ParsableCommand {
   }
 
   private func makeConversion() throws -> any Conversion {
-    if let type, to == .gguf { return try GGUFConversion(model: model.model, mix: type) }
+    if to == .gguf {
+      guard let type else {
+        return try GGUFConversion(model: model.model, requantizes: requantize)
+      }
+      let importance = try imatrix.map {
+        try ImportanceSource(path: $0, missing: imatrixMissing ?? .refuse)
+      }
+      return try GGUFConversion(model: model.model, mix: type, importance: importance)
+    }
+    if let target = QuantizedTarget(rawValue: to.rawValue) {
+      var conversion = try QuantizedConversion(
+        model: model.model, to: target, dtype: dtype?.dtype, requantizes: requantize)
+      conversion.shardByteLimit = output.shardSize
+      return conversion
+    }
     var conversion = try HuggingFaceConversion(model: model.model, dtype: dtype?.dtype)
     conversion.shardByteLimit = output.shardSize
     return conversion
@@ -104,6 +164,7 @@ struct Convert: ParsableCommand {
 }
 
 extension GGUFMix: ExpressibleByArgument {}
+extension ImportanceSource.Missing: ExpressibleByArgument {}
 
 /// Conversions as tables.
 private enum ConversionText {

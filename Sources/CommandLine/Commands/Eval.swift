@@ -21,8 +21,12 @@ struct EvalPerplexity: ParsableCommand {
 
       Perplexities compare only under the same protocol, which is printed with them.
 
+      What a smaller cache of keys and values costs:
+        pare eval perplexity MODEL --file valid.txt --kv-cache int4 --kv-window 32
+
       JSON keys: perplexity, perplexity_standard_error, nll, nll_standard_error (nats per token),
-      tokens, bits_per_byte, protocol, activations, seconds, tokens_per_second.
+      tokens, bits_per_byte, protocol, activations, kv_cache, kv_cache_bytes_per_token (of a long
+      text), seconds, tokens_per_second.
       """)
 
   @OptionGroup var model: ModelArgument
@@ -30,6 +34,10 @@ struct EvalPerplexity: ParsableCommand {
   @OptionGroup var runtime: RuntimeOptions
   @OptionGroup var gates: GateOptions
   @OptionGroup var report: ReportOptions
+
+  private func window(of model: LanguageModel) -> String {
+    model.cacheType == .int4 ? ", the newest \(model.cacheWindow) tokens float16" : ""
+  }
 
   static let keys = [
     "perplexity", "perplexity_standard_error", "nll", "nll_standard_error", "tokens",
@@ -54,6 +62,8 @@ struct EvalPerplexity: ParsableCommand {
       "nll": JSON(result.nll), "nll_standard_error": JSON(result.nllStandardError),
       "tokens": JSON(result.tokens), "bits_per_byte": JSON(result.bitsPerByte),
       "protocol": JSON(result.protocolName), "activations": JSON(model.activations.rawValue),
+      "kv_cache": JSON(model.cacheType.rawValue),
+      "kv_cache_bytes_per_token": JSON(model.cacheBytesPerToken),
       "seconds": JSON(seconds),
       "tokens_per_second": JSON(Double(result.tokens) / seconds),
     ]
@@ -69,6 +79,8 @@ struct EvalPerplexity: ParsableCommand {
         tokens         \(Format.count(result.tokens)) scored, \
         \(Format.number(Double(result.tokens) / seconds, 0)) per second
         protocol       \(result.protocolName); \(model.activations.rawValue) activations
+        cache          \(model.cacheType.rawValue), \
+        \(Format.number(model.cacheBytesPerToken, 0)) bytes per token\(window(of: model))
         """)
     }
     try gates.gates.check(json)

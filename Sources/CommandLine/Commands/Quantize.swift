@@ -42,7 +42,8 @@ struct Quantize: ParsableCommand {
     help: """
       rtn rounds to nearest; gptq passes each column's error on to the others (gptaq: towards the \
       uncompressed model's outputs); awq scales and clips by activations; smoothquant moves \
-      activation outliers into weights.
+      activation outliers into weights; hqq fits zero points to heavy tails, without data; autoround \
+      learns roundings and clippings; spqr keeps outliers apart; billm, onebit and ternary keep signs.
       """)
   var method = QuantizeStage.Method.rtn
 
@@ -98,6 +99,12 @@ struct Quantize: ParsableCommand {
   @Option(help: "gptq: columns between two updates of all that follow.")
   var blockSize = 128
 
+  @Option(help: "Add to every matrix a correction of this rank (EoRA), in 16 bits.")
+  var lowRank: Int?
+
+  @Option(help: "autoround: steps for each block. Default: 200.")
+  var iterations: Int?
+
   @Option(help: ArgumentHelp("smoothquant: 0 to 1, or search.", valueName: "alpha"))
   var smoothingStrength = "0.5"
 
@@ -126,7 +133,7 @@ struct Quantize: ParsableCommand {
     if sensitivity != nil, targetSize == nil, targetBits == nil {
       throw ValidationError("--sensitivity is for --target-size or --target-bits.")
     }
-    if method == .rtn, calibration.isUsed, targetSize == nil, targetBits == nil {
+    if method == .rtn, lowRank == nil, calibration.isUsed, targetSize == nil, targetBits == nil {
       throw ValidationError("--method rtn looks at no activations; leave --calibration out.")
     }
     do {
@@ -144,7 +151,7 @@ struct Quantize: ParsableCommand {
       stage.bits = bits
       stage.granularity =
         switch strategy {
-        case .group: .group(groupSize ?? 128)
+        case .group: .group(groupSize ?? (method == .spqr ? 16 : 128))
         case .channel: .channel
         case .tensor: .tensor
         }
@@ -161,9 +168,11 @@ struct Quantize: ParsableCommand {
       stage.actOrder = actOrder ? .static : .none
       stage.dampingFraction = dampingFraction
       stage.blockSize = blockSize
+      stage.iterations = iterations
       stage.smoothingStrength = Double(smoothingStrength)
       try stage.validate()
       var recipe = Recipe(name: "quantize", seed: seed, stages: [.quantize(stage)])
+      if let lowRank { recipe.stages.append(.correct(CorrectStage(rank: lowRank))) }
       recipe.calibration = calibration.request
       try recipe.validate()
       return recipe

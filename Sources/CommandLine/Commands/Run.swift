@@ -75,6 +75,11 @@ struct Run: ParsableCommand {
     if adapter != nil, promptCache != nil || runtime.cache != nil {
       throw ValidationError("Caches are of a model without adapters; leave them or --adapter out.")
     }
+    if promptCache != nil, runtime.kvCache == .int4 {
+      throw ValidationError(
+        "--prompt-cache cannot keep int4 keys and values, of which the newest are exact for a time. "
+          + "Use --kv-cache int8.")
+    }
     if prompt.count > 1, promptCache != nil {
       throw ValidationError("--prompt-cache is for one --prompt.")
     }

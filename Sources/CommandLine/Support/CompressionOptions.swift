@@ -124,6 +124,7 @@ struct CompressionOptions: ParsableArguments {
         ?? stage["bits_per_weight"]?.double.map { String(format: "%.2f bits per weight", $0) }
         ?? ""
       try Console.print(name.padding(toLength: 13, withPad: " ", startingAt: 0) + detail)
+      for note in stage["notes"]?.array ?? [] { Console.note(note.string ?? "") }
     }
   }
 

@@ -20,9 +20,13 @@ struct RuntimeOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "What keys and values are kept in: float32, float16 or int8. Default: float32, with int8 "
+      "What keys and values are kept in: float32, float16, int8 (a scale per row), fp8 (E4M3, no "
+        + "scales) or int4 (keys on grids per channel, values per token). Default: float32, with int8 "
         + "activations float16."))
   var kvCache: KeyValueRows.ElementType?
+
+  @Option(help: "Newest tokens that an int4 cache keeps as float16. Default: 128.")
+  var kvWindow: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -32,6 +36,10 @@ struct RuntimeOptions: ParsableArguments {
   var cache: String?
 
   func validate() throws {
+    if let kvWindow {
+      guard kvWindow >= 1 else { throw ValidationError("--kv-window must be 1 or more.") }
+      guard kvCache == .int4 else { throw ValidationError("--kv-window is for --kv-cache int4.") }
+    }
     for (name, count) in [("--threads", threads), ("--threads-batch", threadsBatch)] {
       if let count, !(1...256).contains(count) {
         throw ValidationError("\(name) must be between 1 and 256.")
@@ -60,6 +68,7 @@ struct RuntimeOptions: ParsableArguments {
     let activations = activations ?? activationsOf(stored)
     var model = try stored.withActivations(activations, cachedIn: cache)
     model.cacheType = kvCache ?? (activations == .int8 ? .float16 : .float32)
+    if let kvWindow { model.cacheWindow = kvWindow }
     model.prefillThreads = threadsBatch
     return model
   }

@@ -25,6 +25,7 @@ package struct RandomStudent: Sendable {
     if shape.statesWidth { try Self.setWidths(shape, known, &config) }
     config.set("quantization_config", nil)
     config.set("compression_config", nil)
+    config.set("quantization", nil)
     config.setType("float32")
     self.config = config.json
     self.teacher = teacher

@@ -35,9 +35,13 @@ package struct StudentCut: Sendable {
     try config.setLayers(layers, of: blocks.count)
     widths = try StudentWidths(teacher, shape: shape, importance: importance)
     try widths?.write(to: &config)
-    if config.has("quantization_config") || config.has("compression_config") {
-      config.set("quantization_config", nil)
-      config.set("compression_config", nil)
+    if try LanguageModel.quantization(config.json, path: path)?.transforms.isEmpty == false {
+      throw DistillationError.cannotShape(
+        path: path, problem: "its inputs are rotated at run time (transform_config)")
+    }
+    let keys = ["quantization_config", "compression_config", "quantization"]
+    if keys.contains(where: config.has) {
+      for key in keys { config.set(key, nil) }
       config.setType("float32")
     }
     var made = try ModelConfiguration(config: config.json, path: path)

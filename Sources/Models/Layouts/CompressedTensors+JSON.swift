@@ -26,19 +26,26 @@ extension CompressedTensors {
     var groups: [Group] = []
     for name in groupsObject.keyStrings {
       guard let group = groupsObject[name]?.object else { throw bad("\(name) is not an object") }
-      for activations in ["input_activations", "output_activations"] {
-        if let value = group[activations], !value.isNull {
-          throw bad("\(name).\(activations): quantized activations")
-        }
+      if let value = group["output_activations"], !value.isNull {
+        throw bad("\(name).output_activations: quantized outputs")
       }
-      guard let weights = group["weights"]?.object else { continue }
+      let activations = try Self.activations(group["input_activations"], name, path)
+      guard let weights = group["weights"]?.object else {
+        guard activations == nil else {
+          throw bad("\(name).input_activations: quantized inputs of dense weights")
+        }
+        continue
+      }
       let format = group["format"]?.string ?? modelFormat ?? "absent"
       let targets = group["targets"]?.array?.compactMap(\.string) ?? []
       let scheme: Scheme
       if weights["type"]?.string == "float" {
+        guard activations == nil else {
+          throw bad("\(name).input_activations: quantized inputs of float weights")
+        }
         scheme = try Self.floatScheme(weights, format, name, path)
       } else if let format = AffineGroups.Layout(rawValue: format) {
-        scheme = try Self.scheme(weights, format, name, path)
+        scheme = try Self.scheme(weights, activations, format, name, path)
       } else {
         throw bad("format \(format)")
       }
@@ -46,11 +53,47 @@ extension CompressedTensors {
       groups.append(Group(targets: targets, scheme: scheme))
     }
     let ignore = config["ignore"]?.array?.compactMap(\.string) ?? []
-    try self.init(groups: groups, ignore: ignore)
+    var transforms: [Transform] = []
+    if let json = config["transform_config"], !json.isNull {
+      transforms = try Self.transforms(json, path)
+    }
+    try self.init(groups: groups, ignore: ignore, transforms: transforms)
+  }
+
+  /// Those that run; what was multiplied into weights is listed too, and is done.
+  private static func transforms(_ json: JSON, _ path: String) throws(ModelError) -> [Transform] {
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "transform_config: \(reason)", path: path)
+    }
+    guard let groups = json["config_groups"]?.object else { throw bad("config_groups is missing") }
+    var transforms: [Transform] = []
+    var transformed: Set<String> = []
+    for name in groups.keyStrings {
+      guard let scheme = groups[name] else { continue }
+      for apply in scheme["apply"]?.array ?? [] {
+        let location = apply["location"]?.string ?? "absent"
+        if ["weight_input", "weight_output"].contains(location) { continue }
+        let type = scheme["type"]?.string ?? "absent"
+        guard location == "input" else { throw bad("\(name) at the location \(location)") }
+        guard type == "hadamard", scheme["randomize"]?.bool != true else {
+          throw bad("\(name) of the type \(type)")
+        }
+        let targets = apply["targets"]?.array?.compactMap(\.string) ?? []
+        for target in targets where !transformed.insert(target).inserted {
+          throw bad("\(target) is transformed twice")
+        }
+        transforms.append(
+          Transform(
+            targets: targets, ignore: apply["ignore"]?.array?.compactMap(\.string) ?? [],
+            size: scheme["head_dim"]?.int))
+      }
+    }
+    return transforms
   }
 
   private static func scheme(
-    _ weights: JSONObject, _ format: AffineGroups.Layout, _ name: String, _ path: String
+    _ weights: JSONObject, _ activations: ActivationScheme?, _ format: AffineGroups.Layout,
+    _ name: String, _ path: String
   ) throws(ModelError) -> Scheme {
     func bad(_ reason: String) -> ModelError {
       .unsupportedQuantization(reason: "\(name).weights: \(reason)", path: path)
@@ -62,7 +105,9 @@ extension CompressedTensors {
     }
     return Scheme(
       format: format, bits: bits, isSymmetric: weights["symmetric"]?.bool ?? true,
-      granularity: try granularity(weights, name, path))
+      granularity: try granularity(weights, name, path),
+      hasColumnOrder: ["group", "dynamic"].contains(weights["actorder"]?.string ?? ""),
+      activations: activations)
   }
 
   /// Of type float: 8 bits are E4M3, 4 bits E2M1 in the groups of one of two formats.
@@ -116,23 +161,77 @@ extension CompressedTensors {
     }
   }
 
+  /// Integers on one grid per token, found as it comes, or one per tensor, stored.
+  private static func activations(
+    _ json: JSON?, _ name: String, _ path: String
+  ) throws(ModelError) -> ActivationScheme? {
+    guard let json, !json.isNull else { return nil }
+    func bad(_ reason: String) -> ModelError {
+      .unsupportedQuantization(reason: "\(name).input_activations: \(reason)", path: path)
+    }
+    guard let fields = json.object else { throw bad("not an object") }
+    let type = fields["type"]?.string ?? "int"
+    guard type == "int" else { throw bad("type \(type)") }
+    guard let bits = fields["num_bits"]?.int, ActivationScheme.supportedBits.contains(bits) else {
+      throw bad("num_bits should be 2 to 8")
+    }
+    let isDynamic: Bool
+    switch fields["dynamic"] {
+    case .some(let value) where value.bool != nil: isDynamic = value.bool ?? false
+    case .none: isDynamic = false
+    case .some: throw bad("dynamic should be true or false")
+    }
+    let granularity: ActivationScheme.Granularity
+    switch (fields["strategy"]?.string ?? (isDynamic ? "token" : "tensor"), isDynamic) {
+    case ("token", true): granularity = .token
+    case ("tensor", false): granularity = .tensor
+    case (let strategy, let isDynamic):
+      throw bad("strategy \(strategy), \(isDynamic ? "dynamic" : "static")")
+    }
+    do throws(CodecError) {
+      return try ActivationScheme(
+        bits: bits, isSymmetric: fields["symmetric"]?.bool ?? true, granularity: granularity)
+    } catch {
+      throw bad(error.description)
+    }
+  }
+
   /// The `quantization_config` that readers of compressed-tensors expect. No key is invented:
   /// they refuse unknown ones.
   public var quantizationConfig: JSON {
     let formats = Set(groups.map(\.scheme.formatName))
-    let format = formats.count == 1 ? formats.first : "mixed-precision"
+    let format = formats.count > 1 ? "mixed-precision" : formats.first
     let configGroups = groups.enumerated().map { index, group in
       ("group_\(index)", Self.json(group))
     }
-    return [
-      "quant_method": "compressed-tensors",
-      "format": JSON(format ?? "dense"),
-      "quantization_status": "compressed",
-      "global_compression_ratio": nil,
-      "ignore": .array(ignore.map { JSON($0) }),
-      "kv_cache_scheme": nil,
-      "config_groups": .object(JSONObject(configGroups)),
+    var fields: [(String, JSON)] = [
+      ("quant_method", "compressed-tensors"),
+      ("format", JSON(format ?? "dense")),
+      ("quantization_status", "compressed"),
+      ("global_compression_ratio", nil),
+      ("ignore", .array(ignore.map { JSON($0) })),
+      ("kv_cache_scheme", nil),
+      ("config_groups", .object(JSONObject(configGroups))),
     ]
+    if !transforms.isEmpty { fields.append(("transform_config", transformConfig)) }
+    return .object(JSONObject(fields))
+  }
+
+  private var transformConfig: JSON {
+    let groups = transforms.enumerated().map { index, transform -> (String, JSON) in
+      let scheme: JSON = [
+        "type": "hadamard", "randomize": false, "requires_grad": false,
+        "head_dim": transform.size.map { JSON($0) } ?? .null,
+        "apply": [
+          [
+            "targets": .array(transform.targets.map { JSON($0) }), "location": "input",
+            "inverse": false, "ignore": .array(transform.ignore.map { JSON($0) }),
+          ]
+        ],
+      ]
+      return ("transform_\(index)", scheme)
+    }
+    return ["config_groups": .object(JSONObject(groups))]
   }
 
   private static func json(_ group: Group) -> JSON {
@@ -148,8 +247,9 @@ extension CompressedTensors {
     var weights: [(String, JSON)] = [
       ("num_bits", JSON(scheme.bits)), ("type", scheme.floats == nil ? "int" : "float"),
       ("symmetric", JSON(scheme.isSymmetric)), ("strategy", strategy), ("group_size", size),
-      ("block_structure", nil), ("dynamic", false), ("actorder", nil), ("observer", "minmax"),
-      ("observer_kwargs", .object(JSONObject())),
+      ("block_structure", nil), ("dynamic", false),
+      ("actorder", scheme.hasColumnOrder ? "group" : nil),
+      ("observer", "minmax"), ("observer_kwargs", .object(JSONObject())),
     ]
     switch scheme.floats {
     case .nvfp4: weights.append(("scale_dtype", "torch.float8_e4m3fn"))
@@ -159,9 +259,19 @@ extension CompressedTensors {
     return [
       "targets": .array(group.targets.map { JSON($0) }),
       "weights": .object(JSONObject(weights)),
-      "input_activations": nil,
+      "input_activations": scheme.activations.map(json) ?? nil,
       "output_activations": nil,
       "format": JSON(scheme.formatName),
+    ]
+  }
+
+  private static func json(_ activations: ActivationScheme) -> JSON {
+    [
+      "num_bits": JSON(activations.bits), "type": "int",
+      "symmetric": JSON(activations.isSymmetric),
+      "strategy": JSON(activations.granularity.rawValue), "group_size": nil,
+      "block_structure": nil, "dynamic": JSON(!activations.isStatic), "actorder": nil,
+      "observer": activations.isStatic ? "minmax" : nil, "observer_kwargs": .object(JSONObject()),
     ]
   }
 }

@@ -13,22 +13,22 @@ public struct CompressedTensors: Sendable {
     public var granularity: AffineGroups.Granularity
     /// The format of floating-point codes; where there is one, it takes the place of `format`.
     public var floats: FloatGroups.Format?
+    /// Whether groups follow an order of columns that is stored beside them (`weight_g_idx`).
+    public var hasColumnOrder: Bool
+    /// How the layer's input is rounded; nil: not at all.
+    public var activations: ActivationScheme?
 
     public init(
       format: AffineGroups.Layout, bits: Int, isSymmetric: Bool,
-      granularity: AffineGroups.Granularity
+      granularity: AffineGroups.Granularity, hasColumnOrder: Bool = false,
+      activations: ActivationScheme? = nil
     ) {
       self.format = format
       self.bits = bits
       self.isSymmetric = isSymmetric
       self.granularity = granularity
-    }
-
-    /// Of a matrix in integers.
-    package init(_ codec: AffineGroups) {
-      self.init(
-        format: codec.layout, bits: codec.bits, isSymmetric: codec.isSymmetric,
-        granularity: codec.granularity)
+      self.hasColumnOrder = hasColumnOrder
+      self.activations = activations
     }
 
     /// Of a matrix in floating-point codes.
@@ -41,14 +41,6 @@ public struct CompressedTensors: Sendable {
     /// What `quantization_config` calls the format.
     public var formatName: String { floats?.rawValue ?? format.rawValue }
 
-    /// Reads one matrix from its components.
-    package func decode(_ components: [String: Tensor]) throws(CodecError) -> any StoredWeight {
-      let scaleType = components["weight_scale"]?.dtype ?? .bfloat16
-      guard let floats else { return try codec(scaleType: scaleType).decode(components) }
-      return try FloatGroups(floats, granularity: granularity, scaleType: scaleType)
-        .decode(components)
-    }
-
     /// The codec of one matrix of integers.
     /// - Parameter scaleType: as its scales are stored.
     package func codec(scaleType: DType) throws(CodecError) -> AffineGroups {
@@ -57,7 +49,8 @@ public struct CompressedTensors: Sendable {
         layout: format)
     }
 
-    /// Endings of the tensors that must stand in place of `weight`.
+    /// Endings of the tensors that must stand in place of `weight`; those of activations are named by
+    /// their own scheme.
     public var requiredSuffixes: [String] {
       switch floats {
       case .float8: return ["weight", "weight_scale"]
@@ -71,8 +64,8 @@ public struct CompressedTensors: Sendable {
       return weight + (isSymmetric ? [] : ["weight_zero_point"])
     }
 
-    /// Endings that may stand there: some writers store the zeros of symmetric grids too, and the
-    /// codec refuses an order of columns by name.
+    /// Endings that may stand there: some writers store the zeros of symmetric grids too, and
+    /// an order of columns.
     public var componentSuffixes: [String] {
       guard floats == nil else { return requiredSuffixes }
       return requiredSuffixes + (isSymmetric ? ["weight_zero_point"] : []) + ["weight_g_idx"]
@@ -90,22 +83,50 @@ public struct CompressedTensors: Sendable {
     }
   }
 
+  /// A Hadamard matrix that modules' inputs are multiplied by at run time.
+  public struct Transform: Sendable, Hashable {
+    /// As a group's.
+    public var targets: [String]
+    public var ignore: [String]
+    /// Neighbouring channels that are transformed together; nil for all of them.
+    public var size: Int?
+
+    public init(targets: [String], ignore: [String] = [], size: Int? = nil) {
+      self.targets = targets
+      self.ignore = ignore
+      self.size = size
+    }
+  }
+
   public var groups: [Group]
   public var ignore: [String]
+  /// In the order of `transform_config`.
+  public let transforms: [Transform]
   private var patterns: [String: Pattern]
 
   /// - Throws: `ModelError.unsupportedQuantization` for a pattern that cannot be used.
-  public init(groups: [Group], ignore: [String]) throws(ModelError) {
+  public init(
+    groups: [Group], ignore: [String], transforms: [Transform] = []
+  ) throws(ModelError) {
     self.groups = groups
     self.ignore = ignore
+    self.transforms = transforms
     patterns = [:]
-    for target in groups.flatMap(\.targets) + ignore where target.hasPrefix("re:") {
+    let targets = groups.flatMap(\.targets) + transforms.flatMap { $0.targets + $0.ignore } + ignore
+    for target in targets where target.hasPrefix("re:") {
       do {
         patterns[target] = try Pattern(String(target.dropFirst(3)))
       } catch {
         throw .unsupportedQuantization(reason: "\(target): \(error)", path: "config.json")
       }
     }
+  }
+
+  /// The same with the transforms of the model that was quantized.
+  package func keeping(transformsOf other: (any Quantization)?) throws(ModelError)
+    -> CompressedTensors
+  {
+    try CompressedTensors(groups: groups, ignore: ignore, transforms: other?.transforms ?? [])
   }
 
   /// The scheme of a module, `nil` where it stays dense. Names win over patterns, patterns over
@@ -123,6 +144,14 @@ public struct CompressedTensors: Sendable {
       }
     }
     return nil
+  }
+
+  /// How many neighbouring inputs of a module are transformed together; nil where none are.
+  public func hadamardSize(forModule module: String, inputs: Int) -> Int? {
+    transforms.first { transform in
+      transform.targets.contains { matches($0, module, "Linear") }
+        && !transform.ignore.contains { matches($0, module, "Linear") }
+    }.map { $0.size ?? inputs }
   }
 
   private func matches(_ target: String, _ module: String, _ className: String) -> Bool {

@@ -15,6 +15,8 @@ public struct GGUFConversion: Conversion {
   private struct Step {
     enum Content {
       case matrix(ModelTensor)
+      /// Codes as they are, in blocks of the declared type.
+      case grid(ModelTensor)
       case vector(ModelTensor)
       case values([Float])
     }
@@ -22,6 +24,8 @@ public struct GGUFConversion: Conversion {
     var content: Content
     var form = GGUFArchitecture.Form.same
     var headDim = 1
+    /// Mean square of each column's input, where the fit is weighted by it.
+    var importance: [Float]?
   }
 
   /// Checks that the model can be a GGUF file and chooses each tensor's type; nothing is written.
@@ -29,12 +33,38 @@ public struct GGUFConversion: Conversion {
   /// - Parameters:
   ///   - path: a model in any format, quantized or not.
   ///   - mix: the block types.
-  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`.
-  public init(model path: String, mix: GGUFMix) throws {
+  ///   - importance: what the fits of block types that leave a choice are weighted by.
+  /// - Throws: `CheckpointError`, `JSONError`, `ModelError`; `ImportanceError` where the importance
+  ///   is of another model or does not cover what it should.
+  public init(model path: String, mix: GGUFMix, importance: ImportanceSource? = nil) throws {
+    try self.init(model: path, types: .mix(mix), importance: importance)
+  }
+
+  /// Keeps every code: quantized matrices get the block type that holds their grid, dense ones stay.
+  ///
+  /// - Parameters:
+  ///   - path: a model in any format, some matrices quantized.
+  ///   - requantizes: rounds matrices to Q8_0 whose grid no block type holds.
+  /// - Throws: `ConversionError.refused` naming tensors and reasons; as `init(model:mix:)`.
+  public init(model path: String, requantizes: Bool) throws {
+    try self.init(model: path, types: .stored(requantizes: requantizes), importance: nil)
+  }
+
+  private enum Types {
+    case mix(GGUFMix)
+    case stored(requantizes: Bool)
+  }
+
+  private init(model path: String, types: Types, importance: ImportanceSource?) throws {
     let checkpoint = try Checkpoint.openModel(path)
     let source = try WeightSource(checkpoint)
     self.source = source
     let model = source.configuration
+    if source.quantization?.transforms.isEmpty == false {
+      throw ModelError.notForGGUF(
+        ["inputs are rotated at run time, which no GGUF engine does: rotate with online: false"],
+        path: path)
+    }
     let family = GGUFArchitecture.all.first { $0.modelTypes.contains(model.modelType) }
     guard let family, !model.blocks.isEmpty else {
       throw ModelError.notForGGUF(
@@ -45,7 +75,7 @@ public struct GGUFConversion: Conversion {
       throw ModelError.notForGGUF(description.refusals, path: path)
     }
     var notes = description.notes
-    metadata = try Self.metadata(description, source, mix, &notes)
+    var refusals: [ConversionError.Refusal] = []
     var steps: [Step] = []
     var rows: [ConversionPlan.Row] = []
     for tensor in model.tensors {
@@ -53,7 +83,21 @@ public struct GGUFConversion: Conversion {
       guard let (gguf, form) = family.ggufName(tensor) else {
         throw ModelError.notForGGUF(["GGUF has no name for \(name)"], path: path)
       }
-      let (step, note) = Self.step(tensor, gguf, form, mix, model)
+      var (step, note) = Self.step(tensor, gguf, form, types, model)
+      if case .stored(let requantizes) = types {
+        var weight: (any Weight)?
+        if case .matrix = step.content { weight = try source.matrix(tensor) }
+        do throws(CodecError) {
+          note = try Self.keepGrid(weight, &step, tensor, source)
+        } catch {
+          guard requantizes else {
+            refusals.append(.init(tensor: name, reason: error.description))
+            continue
+          }
+          step.declaration.type = Self.roundedType(tensor)
+          note = "rounded anew"
+        }
+      }
       try Self.append(step, from: name, of: tensor, note: note, source, &steps, &rows)
       if tensor.role == .embedding, model.head.isTied, family.repeatsTiedHead {
         var head = step
@@ -64,31 +108,51 @@ public struct GGUFConversion: Conversion {
         rows[rows.count - 1].source = nil
       }
     }
+    if let importance {
+      try Self.weigh(&steps, &rows, by: importance, lookedUp: model.head.isTied ? [] : [.embedding])
+      notes += importance.notes
+    }
     if family.fillsBiases { Self.fillBiases(model, family, &steps, &rows) }
     for (name, values) in description.extraTensors {
       let declaration = GGUFDeclaration(name: name, type: .f32, shape: [values.count])
       steps.append(Step(declaration: declaration, content: .values(values)))
       rows.append(Self.row(declaration, from: nil, note: "rotary frequencies' divisors"))
     }
+    guard refusals.isEmpty else {
+      throw ConversionError.refused(refusals, target: "gguf", path: path)
+    }
+    if case .stored = types, steps.allSatisfy({ $0.declaration.type.blockLength == 1 }) {
+      throw ConversionError.nothingQuantized(target: "gguf", path: path)
+    }
+    let base = Self.base(types, steps)
+    var metadata = try Self.metadata(description, source, base, &notes)
+    importance?.describe(&metadata)
     self.steps = steps
+    self.metadata = metadata
+    if rows.contains(where: { $0.note?.contains("rounded to F16") == true }) {
+      notes.append("codes stay; scales or minima are rounded to float16 where a tensor says so")
+    }
     plan = ConversionPlan(
-      model: path, modelType: model.modelType, format: "gguf", type: mix.rawValue, rows: rows,
+      model: path, modelType: model.modelType, format: "gguf", type: base.rawValue, rows: rows,
       notes: notes)
   }
 
   // MARK: Planning
 
   private static func step(
-    _ tensor: ModelTensor, _ name: String, _ form: GGUFArchitecture.Form, _ mix: GGUFMix,
-    _ model: ModelConfiguration
+    _ tensor: ModelTensor, _ name: String, _ form: GGUFArchitecture.Form,
+    _ types: Types, _ model: ModelConfiguration
   ) -> (Step, note: String?) {
     let isQuantizable = tensor.isMatrix && tensor.role.canBeQuantized
     let attention = model.blocks[tensor.block ?? 0].attention
     let place = GGUFMix.Place(
       block: tensor.block ?? 0, blocks: model.blocks.count,
       headsPerGroup: attention.heads / attention.keyValueHeads, isTied: model.head.isTied)
-    let (type, note) =
-      isQuantizable ? mix.type(of: tensor.role, inputs: tensor.inputs, place) : (.f32, nil)
+    var type = GGUFType.f32
+    var note: String?
+    if isQuantizable, case .mix(let mix) = types {
+      (type, note) = mix.type(of: tensor.role, inputs: tensor.inputs, place)
+    }
     let shape = tensor.isMatrix ? [tensor.outputs, tensor.inputs] : tensor.shape
     return (
       Step(
@@ -96,6 +160,48 @@ public struct GGUFConversion: Conversion {
         content: isQuantizable ? .matrix(tensor) : .vector(tensor), form: form,
         headDim: attention.headDim), note
     )
+  }
+
+  /// Gives a step the type that holds its matrix as it is.
+  /// - Returns: what is rounded on the way.
+  /// - Throws: `CodecError` where no type does.
+  private static func keepGrid(
+    _ weight: (any Weight)?, _ step: inout Step, _ tensor: ModelTensor, _ source: WeightSource
+  ) throws(CodecError) -> String? {
+    switch weight {
+    case nil: return nil
+    case let blocks as BlockQuantizedWeight:
+      step.declaration.type = blocks.type
+      step.content = .grid(tensor)
+      return nil
+    case let weight as any AffineWeight:
+      let (type, rounding) = try GGUFBlocks.type(
+        holding: weight.openGrid(), codes: weight.openCodes)
+      step.declaration.type = type
+      step.content = .grid(tensor)
+      return rounding
+    default:
+      let types: [DType: GGUFType] = [.float16: .f16, .bfloat16: .bf16]
+      step.declaration.type =
+        source.checkpoint.info(source.storedName(tensor.name)).flatMap { types[$0.dtype] } ?? .f32
+      return nil
+    }
+  }
+
+  /// What a matrix is rounded to that no type holds.
+  private static func roundedType(_ tensor: ModelTensor) -> GGUFType {
+    tensor.inputs % GGUFType.q8_0.blockLength == 0 ? .q8_0 : .f16
+  }
+
+  /// What the file calls itself: the commonest type of its matrices.
+  private static func base(_ types: Types, _ steps: [Step]) -> GGUFMix {
+    if case .mix(let mix) = types { return mix }
+    var counts: [GGUFType: Int] = [:]
+    for step in steps where step.declaration.shape.count > 1 {
+      counts[step.declaration.type, default: 0] += 1
+    }
+    let most = counts.max { ($0.value, $1.key.rawValue) < ($1.value, $0.key.rawValue) }?.key
+    return GGUFMix.allCases.first { $0.base == most } ?? .f32
   }
 
   private static func append(
@@ -108,6 +214,36 @@ public struct GGUFConversion: Conversion {
     row.from = stored.name
     row.bytesBefore = stored.byteCount
     rows.append(row)
+  }
+
+  /// Gives every matrix whose type leaves a choice its importance.
+  /// - Parameter lookedUp: roles of tables that nothing is multiplied by.
+  private static func weigh(
+    _ steps: inout [Step], _ rows: inout [ConversionPlan.Row], by importance: ImportanceSource,
+    lookedUp: Set<Role>
+  ) throws(ImportanceError) {
+    var missing: [String] = []
+    for index in steps.indices {
+      guard case .matrix(let tensor) = steps[index].content,
+        let codec = try? GGUFBlocks(steps[index].declaration.type), codec.usesImportance,
+        !lookedUp.contains(tensor.role)
+      else { continue }
+      let name = steps[index].declaration.name
+      guard let values = importance.matrix.meanSquares(name) else {
+        missing.append(name)
+        let note = "unweighted: no importance"
+        rows[index].note = rows[index].note.map { "\($0); \(note)" } ?? note
+        continue
+      }
+      guard values.count == tensor.inputs else {
+        throw .wrongColumns(
+          tensor: name, columns: tensor.inputs, found: values.count, file: importance.name)
+      }
+      steps[index].importance = values
+    }
+    guard missing.isEmpty || importance.missing == .ignore else {
+      throw .missing(missing, file: importance.name)
+    }
   }
 
   private static func row(
@@ -138,14 +274,14 @@ public struct GGUFConversion: Conversion {
   }
 
   private static func metadata(
-    _ description: GGUFDescription, _ source: WeightSource, _ mix: GGUFMix, _ notes: inout [String]
+    _ description: GGUFDescription, _ source: WeightSource, _ base: GGUFMix, _ notes: inout [String]
   ) throws -> GGUFMetadata {
     var metadata = description.metadata
     let checkpoint = source.checkpoint
     let path = checkpoint.path.split(separator: "/").last.map(String.init) ?? checkpoint.path
     metadata.set("general.name", path.hasSuffix(".gguf") ? String(path.dropLast(5)) : path)
-    metadata.set("general.file_type", mix.fileType)
-    if mix.base.blockLength > 1 { metadata.set("general.quantization_version", 2) }
+    metadata.set("general.file_type", base.fileType)
+    if base.base.blockLength > 1 { metadata.set("general.quantization_version", 2) }
     let files = checkpoint.sideFiles
     guard files.contains("tokenizer.json") else {
       metadata.set("tokenizer.ggml.model", "no_vocab")
@@ -226,12 +362,16 @@ public struct GGUFConversion: Conversion {
       if let rows = reordered(step) { values = values.gatheringRows(rows) }
       try writer.append(name, values)
       return nil
+    case .grid(let tensor):
+      let blocks = try blocks(tensor, type)
+      try writer.append(name, reordered(step).map { blocks.gatheringRows($0) } ?? blocks)
+      return nil
     case .matrix(let tensor):
       let reader = try MatrixReader(tensor, in: source)
       var error: EncodingError?
       guard let rows = reordered(step) else {
         try reader.forEachPiece { piece in
-          try writer.append(name, try encode(piece, type, tensor, &error))
+          try writer.append(name, try encode(piece, step, tensor, &error))
         }
         return error
       }
@@ -240,7 +380,7 @@ public struct GGUFConversion: Conversion {
       var packed: [UInt8] = []
       packed.reserveCapacity(rowBytes * tensor.outputs)
       try reader.forEachPiece { piece in
-        let encoded = try encode(piece, type, tensor, &error)
+        let encoded = try encode(piece, step, tensor, &error)
         withExtendedLifetime(encoded) { packed += encoded.bytes }
       }
       let whole = Tensor(dtype: .uint8, shape: [tensor.outputs, rowBytes]) { target in
@@ -252,6 +392,16 @@ public struct GGUFConversion: Conversion {
     }
   }
 
+  /// A matrix whose codes stay, as rows of blocks.
+  private func blocks(_ tensor: ModelTensor, _ type: GGUFType) throws -> Tensor {
+    switch try source.matrix(tensor) {
+    case let same as BlockQuantizedWeight: return same.blocks
+    case let weight as any AffineWeight:
+      return try GGUFBlocks.blocks(weight.openGrid(), codes: weight.openCodes(), as: type).blocks
+    default: throw RecipeError.verificationFailed(tensor: source.storedName(tensor.name))
+    }
+  }
+
   private func reordered(_ step: Step) -> [Int]? {
     GGUFArchitecture.order(step.form, headDim: step.headDim)?
       .inverseRows(step.declaration.shape[0])
@@ -259,12 +409,13 @@ public struct GGUFConversion: Conversion {
 
   /// Rows in their stored form; the error adds up over pieces.
   private func encode(
-    _ rows: Tensor, _ type: GGUFType, _ tensor: ModelTensor, _ error: inout EncodingError?
+    _ rows: Tensor, _ step: Step, _ tensor: ModelTensor, _ error: inout EncodingError?
   ) throws -> Tensor {
+    let type = step.declaration.type
     let name = source.storedName(tensor.name), path = source.checkpoint.path
     if let dtype = type.dtype { return try rows.stored(as: dtype, name: name, path: path) }
     do throws(CodecError) {
-      let result = try GGUFBlocks(type).encode(rows, importance: nil)
+      let result = try GGUFBlocks(type).encode(rows, importance: step.importance)
       error = error.map { $0.adding(result.error) } ?? result.error
       return result.weight.blocks
     } catch let fault {

@@ -108,8 +108,8 @@ public struct HuggingFaceConversion: Conversion {
       try directory.write(name, checkpoint.readSideFile(name))
     }
     guard case .object(var fields) = config else { return }
-    fields["quantization_config"] = nil
-    fields["compression_config"] = nil
+    for key in ["quantization_config", "compression_config", "quantization"] { fields[key] = nil }
+    fields["quantization_config"] = source.quantization?.transformsAlone?.quantizationConfig
     let key = fields["dtype"] == nil ? "torch_dtype" : "dtype"
     fields[key] = JSON(dtype.pythonName)
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))

@@ -20,7 +20,9 @@ extension LanguageModel {
     }
     let model = mapped(
       matrix: { declaration, weight in
-        guard let groups = weight as? GroupQuantizedWeight else { return weight }
+        guard let groups = weight as? GroupQuantizedWeight, groups.columnGroups == nil else {
+          return weight
+        }
         matrices += 1
         let scales = parameter("\(declaration.module).weight_scale", groups.scales.widened())
         return TrainedScalesWeight(groups, scales: scales)

@@ -94,6 +94,7 @@ extension GroupQuantizedWeight {
     codec.scaleType = scales.dtype
     return GroupQuantizedWeight(
       codec: codec, outputs: outputs, inputs: inputs, codes: codes,
-      scales: scales.reshaped(self.scales.shape), zeroPoints: zeroPoints, hasGaps: hasGaps)
+      scales: scales.reshaped(self.scales.shape), zeroPoints: zeroPoints, hasGaps: hasGaps,
+      columnGroups: columnGroups)
   }
 }

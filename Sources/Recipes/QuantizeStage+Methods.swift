@@ -1,0 +1,91 @@
+package import Calibration
+package import Codecs
+package import Models
+package import Quantization
+
+extension QuantizeStage {
+  /// The method with these settings, for a matrix stored under a scheme.
+  package func weightMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
+    switch method {
+    case .gptq: gptq(codec)
+    case .gptaq: GPTAQ(gptq: gptq(codec))
+    case .hqq: HQQ(codec: codec)
+    // Clipping queries and keys moves where attention looks (the authors' `auto_clip` skips them).
+    case .awq where role != .query && role != .key && role != .queryKeyValue:
+      ActivationAwareClipping(codec: codec)
+    case .spqr: spqr
+    case .billm: BiLLM(damping: dampingFraction)
+    case .ternary: TernaryLeastSquares(groupSize: groupSize)
+    case .onebit: OneBit()
+    case .rtn, .smoothquant, .awq, .autoround: RoundToNearest(codec: codec, clipping: rounding)
+    }
+  }
+
+  /// The same where nothing is measured of a matrix's inputs, as outside the blocks.
+  package func dataFreeMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
+    let chosen = weightMethod(codec, role: role)
+    return chosen.needs.isEmpty && !method.hasFormOfItsOwn
+      ? chosen : RoundToNearest(codec: codec, clipping: rounding)
+  }
+
+  /// Factors that the method itself moves between channels first.
+  package var ownScaling: (any ChannelScaling)? {
+    switch method {
+    case .awq: AWQ()
+    case .smoothquant: SmoothQuant(strength: smoothingStrength)
+    default: nil
+    }
+  }
+
+  /// How the method treats a block whole, before its matrices are taken one by one.
+  package var blockMethod: (any BlockMethod)? {
+    switch method {
+    case .autoround:
+      var method = AutoRound()
+      if let iterations { method.iterations = iterations }
+      return method
+    default: return nil
+    }
+  }
+
+  package var rounding: RoundToNearest.Clipping {
+    clipping == .mse ? .meanSquareError() : .minMax
+  }
+
+  private func gptq(_ codec: AffineGroups) -> GPTQ {
+    GPTQ(
+      codec: codec, damping: dampingFraction, blockSize: blockSize,
+      order: GPTQ.Order(rawValue: actOrder.rawValue) ?? .none,
+      grids: usesStaticGroups ? .original : .current, clipping: rounding)
+  }
+
+  private var spqr: SpQR {
+    guard let settings = try? BilevelWeight.Settings(bits: bits, groupSize: spqrGroupSize) else {
+      preconditionFailure("a stage is validated before it is used")
+    }
+    return SpQR(settings: settings)
+  }
+
+  /// Nil for a whole row.
+  private var groupSize: Int? {
+    if case .group(let size) = granularity { size } else { nil }
+  }
+
+  var spqrGroupSize: Int { groupSize ?? 16 }
+
+  /// Bits per weight to expect of a method whose form of its own depends on the data: codes, scales,
+  /// and what methods usually keep apart.
+  package func expectedBits(outputs: Int, inputs: Int) -> Double? {
+    let rows = 16 / Double(max(inputs, 1))
+    switch method {
+    case .spqr:
+      let groups = 1 / Double(spqrGroupSize)
+      // Coded scales and zero points, their own levels for 16 rows, 1 % outliers of 32 bits.
+      return Double(bits) + groups * (6 + 4 * 16 / 16) + 0.32
+    case .billm: return 2 + 0.1 + 3 * 16 / 128
+    case .ternary: return 2 + 16 / Double(groupSize ?? max(inputs, 1))
+    case .onebit: return 1 + rows + 16 / Double(max(outputs, 1))
+    default: return nil
+    }
+  }
+}
