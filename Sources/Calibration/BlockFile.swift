@@ -1,7 +1,7 @@
 package import Checkpoints
 package import Codecs
 package import Models
-import Tensors
+package import Tensors
 package import Text
 
 /// A treated block as it lies on disk: the tensors that changed, under their declared names, and what
@@ -60,6 +60,9 @@ package struct BlockFile: Sendable {
       let module = linear.configuration.name
       if compressed.contains(module), let stored = linear.weight as? any StoredWeight {
         entries += stored.encoded().map { (name: "\(module).\($0.suffix)", tensor: $0.tensor) }
+        entries += (linear.inputQuantizer?.encoded() ?? []).map {
+          (name: "\(module).\($0.suffix)", tensor: $0.tensor)
+        }
       } else {
         add("\(module).weight", linear.weight.dense)
       }
@@ -113,7 +116,9 @@ extension BlockFile {
     else { return nil }
     let prefix = "\(module)."
     var components: [String: Tensor] = [:]
-    for name in tensors.names where name.hasPrefix(prefix) && name != "\(module).bias" {
+    let others = ["bias"] + Self.inputSuffixes
+    for name in tensors.names
+    where name.hasPrefix(prefix) && !others.contains(String(name.dropFirst(prefix.count))) {
       components[String(name.dropFirst(prefix.count))] = try tensors.tensor(name)
     }
     do {
@@ -130,13 +135,32 @@ extension BlockFile {
     return try StoredForm(entry["form"] ?? .null)
   }
 
+  private static let inputSuffixes = ActivationScheme.staticSuffixes
+
+  /// The tensors that say how a module's input is rounded; none where its grid is not stored.
+  package func inputTensors(_ module: String) throws -> [(suffix: String, tensor: Tensor)] {
+    try Self.inputSuffixes.filter { tensors.contains("\(module).\($0)") }
+      .map { ($0, try tensors.tensor("\(module).\($0)")) }
+  }
+
   /// The block with what was changed in the place of what was there.
-  package func block(replacing original: Block) throws -> Block {
+  ///
+  /// - Parameter activations: what the input of a compressed matrix is rounded to.
+  package func block(
+    replacing original: Block,
+    activations: (LinearConfiguration) -> ActivationScheme? = { _ in nil }
+  ) throws -> Block {
     var block = original
     try block.updateLinears { linear in
       let module = linear.configuration.name
       if let weight = try compressed(module) {
         linear.weight = weight
+        linear.inputQuantizer = try activations(linear.configuration).map { scheme in
+          try ActivationQuantizer(
+            scheme,
+            components: Dictionary(
+              uniqueKeysWithValues: try inputTensors(module).map { ($0.suffix, $0.tensor) }))
+        }
       } else if tensors.contains("\(module).weight") {
         let matrix = try tensors.tensor("\(module).weight")
         linear.weight =

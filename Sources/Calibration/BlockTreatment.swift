@@ -12,6 +12,8 @@ package struct BlockTreatment: Sendable {
   /// The grid a matrix will be rounded to, for methods that look ahead.
   package var codec: @Sendable (LinearConfiguration) -> AffineGroups? = { _ in nil }
   package var correction: (any WeightCorrection)?
+  /// What the input of a compressed matrix is rounded to from then on; nil: nothing.
+  package var activations: @Sendable (LinearConfiguration) -> ActivationScheme? = { _ in nil }
   /// Recorded; what methods draw.
   package var seed: UInt64 = 0
 
@@ -32,6 +34,7 @@ package struct BlockTreatment: Sendable {
       guard let method = method(linear.configuration) else { continue }
       needs.formUnion(method.needs)
       if let correction { needs.formUnion(correction.needs) }
+      if activations(linear.configuration)?.isStatic == true { needs.insert(.magnitudes) }
     }
     return needs
   }

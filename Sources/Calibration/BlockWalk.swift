@@ -89,7 +89,8 @@ package struct BlockWalk {
       let isLast = index == model.blocks.count - 1
       if index < files.count {
         try report("passing the samples through a finished block", 0)
-        let treated = try files[index].block(replacing: block)
+        let treated = try files[index].block(
+          replacing: block, activations: treatment.activations)
         try states.pass(treated, index)
         try original?.pass(block, index)
         continue
@@ -249,6 +250,9 @@ extension BlockWalk {
             result = try correction.correct(matrices[index], result, statistics)
           }
           treated.take(result, for: name, seconds: 0)
+          if let scheme = treatment.activations(alike[index].configuration) {
+            try treated.roundInput(of: name, scheme, statistics)
+          }
         }
       } catch {
         // Zeros and worse appear where a file was cut short while it was read.
@@ -270,6 +274,26 @@ extension BlockWalk {
 }
 
 extension TreatedBlock {
+  /// - Parameter statistics: of the input, where its grid is stored.
+  mutating func roundInput(
+    of module: String, _ scheme: ActivationScheme, _ statistics: InputStatistics
+  ) throws(CompressionError) {
+    let quantizer: ActivationQuantizer
+    if scheme.isStatic {
+      let largest = statistics.largestMagnitude.max() ?? 0
+      do throws(CodecError) {
+        quantizer = try ActivationQuantizer(static: scheme, range: -largest...largest)
+      } catch {
+        throw CompressionError(error)
+      }
+    } else {
+      quantizer = ActivationQuantizer(dynamic: scheme)
+    }
+    block.updateLinears { linear in
+      if linear.configuration.name == module { linear.inputQuantizer = quantizer }
+    }
+  }
+
   mutating func take(_ result: CompressedWeight, for module: String, seconds: Double) {
     block.updateLinears { linear in
       if linear.configuration.name == module { linear.weight = result.weight }

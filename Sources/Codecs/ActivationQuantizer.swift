@@ -50,8 +50,13 @@ public struct ActivationScheme: Sendable, Hashable {
 
   /// Endings that may stand there: some writers store the zeros of symmetric grids too.
   public var componentSuffixes: [String] {
-    isStatic ? [ActivationQuantizer.scaleSuffix, ActivationQuantizer.zeroPointSuffix] : []
+    isStatic ? Self.staticSuffixes : []
   }
+
+  /// What a layer may have whose grid is stored.
+  package static let staticSuffixes = [
+    ActivationQuantizer.scaleSuffix, ActivationQuantizer.zeroPointSuffix,
+  ]
 }
 
 /// What a layer does to its input before the weight sees it.

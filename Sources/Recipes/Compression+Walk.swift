@@ -131,7 +131,9 @@ extension Compression {
     guard let file = row.tensor.block.flatMap({ walk?.files[$0] }) else { return nil }
     if row.isQuantized {
       guard let weight = try file.compressed(row.tensor.module) else { return nil }
-      return weight.encoded().map { ("\(row.module).\($0.suffix)", $0.tensor) }
+      return (weight.encoded() + (try file.inputTensors(row.tensor.module))).map {
+        ("\(row.module).\($0.suffix)", $0.tensor)
+      }
     }
     guard file.tensors.contains(row.tensor.name) else { return nil }
     let tensor = try file.tensors.tensor(row.tensor.name)

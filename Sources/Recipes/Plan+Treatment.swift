@@ -33,6 +33,10 @@ extension Plan {
       else { return nil }
       return stage.weightMethod(codec, role: linear.role)
     }
+    treatment.activations = { linear in
+      guard case .quantize(_, let stage)? = planned[linear.name]?.action else { return nil }
+      return stage.activationScheme
+    }
     treatment.seed = recipe.seed
     return treatment
   }

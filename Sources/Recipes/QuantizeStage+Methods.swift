@@ -17,6 +17,7 @@ extension QuantizeStage {
     case .billm: BiLLM(damping: dampingFraction)
     case .ternary: TernaryLeastSquares(groupSize: groupSize)
     case .onebit: OneBit()
+    case .llmInt8: LLMInt8()
     case .rtn, .smoothquant, .awq, .autoround: RoundToNearest(codec: codec, clipping: rounding)
     }
   }
@@ -45,6 +46,15 @@ extension QuantizeStage {
       if let iterations { method.iterations = iterations }
       return method
     default: return nil
+    }
+  }
+
+  /// What the inputs of the stage's layers are rounded to. SmoothQuant is about both sides.
+  package var activationScheme: ActivationScheme? {
+    switch activations {
+    case .int8: .int8
+    case .int8Static: try? ActivationScheme(bits: 8, granularity: .tensor)
+    case nil: method == .smoothquant ? .int8 : nil
     }
   }
 
@@ -84,6 +94,7 @@ extension QuantizeStage {
       return Double(bits) + groups * (6 + 4 * 16 / 16) + 0.32
     case .billm: return 2 + 0.1 + 3 * 16 / 128
     case .ternary: return 2 + 16 / Double(groupSize ?? max(inputs, 1))
+    case .llmInt8: return 8 + 2 * rows
     case .onebit: return 1 + rows + 16 / Double(max(outputs, 1))
     default: return nil
     }

@@ -52,6 +52,9 @@ extension QuantizeStage {
       fields.append(("blocks", JSON("\(blocks.lowerBound)-\(blocks.upperBound)")))
     }
     if !ignore.isEmpty { fields.append(("ignore", .array(ignore.map { JSON($0.text) }))) }
+    if let activationScheme {
+      fields.append(("activations", activationScheme.isStatic ? "int8-static" : "int8"))
+    }
     switch method {
     case .gptq, .gptaq:
       fields += [

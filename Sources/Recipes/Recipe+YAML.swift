@@ -129,6 +129,7 @@ extension QuantizeStage {
     dampingFraction = try fields.number("dampening_frac") ?? dampingFraction
     blockSize = try fields.integer("block_size") ?? blockSize
     actOrder = try fields.choice("actorder") ?? actOrder
+    activations = try fields.choice("activations")
     iterations = try fields.integer("iterations")
     usesStaticGroups = try fields.flag("static_groups") ?? usesStaticGroups
     if let text = try fields.text("smoothing_strength") {

@@ -71,7 +71,9 @@ public struct Recipe: Sendable, Equatable {
     stages.contains { stage in
       switch stage {
       case .smooth: true
-      case .quantize(let stage): stage.method.needsCalibration || stage.allocation != nil
+      case .quantize(let stage):
+        stage.method.needsCalibration || stage.allocation != nil
+          || stage.activations == .int8Static
       case .correct(let stage): stage.space == .outputs
       case .rotate, .cut, .distill: false
       }
@@ -160,10 +162,12 @@ public struct QuantizeStage: Sendable, Equatable {
     case ternary
     /// Signs times a product of two vectors.
     case onebit
+    /// 8 bits, input columns with large activations multiplied apart in 16.
+    case llmInt8 = "llm-int8"
 
     public var needsCalibration: Bool {
       switch self {
-      case .rtn, .hqq, .ternary, .onebit: false
+      case .rtn, .hqq, .ternary, .onebit, .llmInt8: false
       default: true
       }
     }
@@ -172,7 +176,7 @@ public struct QuantizeStage: Sendable, Equatable {
     /// may depend on the data.
     package var hasFormOfItsOwn: Bool {
       switch self {
-      case .spqr, .billm, .ternary, .onebit: true
+      case .spqr, .billm, .ternary, .onebit, .llmInt8: true
       default: false
       }
     }
@@ -185,6 +189,14 @@ public struct QuantizeStage: Sendable, Equatable {
     case `static`
     /// By falling second moment, groups formed in that order.
     case group
+  }
+
+  /// What layers round their inputs to.
+  public enum Activations: String, Sendable, CaseIterable {
+    /// 8 bits on each token's own grid.
+    case int8
+    /// 8 bits on one grid that calibration finds.
+    case int8Static = "int8-static"
   }
 
   public enum Clipping: String, Sendable, CaseIterable {
@@ -213,6 +225,8 @@ public struct QuantizeStage: Sendable, Equatable {
   public var ignore: [Target] = []
   public var indivisible = Indivisible.smaller
   public var format = AffineGroups.Layout.packed
+  /// Nil: inputs stay as they are.
+  public var activations: Activations?
   /// gptq: what is added to the second moment's diagonal, as a share of its mean.
   public var dampingFraction = 0.01
   /// gptq: columns between two updates of all that follow.
@@ -263,6 +277,14 @@ public struct QuantizeStage: Sendable, Equatable {
       if format == .int8 {
         throw .contradiction("int-quantized has 8 bits for every weight", line: line)
       }
+    }
+    if activations != nil, method.hasFormOfItsOwn {
+      throw .contradiction(
+        "\(method.rawValue) stores matrices in a form of its own, whose inputs stay as they are; "
+          + "leave activations out", line: line)
+    }
+    if method == .llmInt8, bits != 8 {
+      throw .badSetting("bits", value: String(bits), expected: "8 for llm-int8", line: line)
     }
     if method == .spqr {
       do {

@@ -27,6 +27,7 @@ extension StoredForm {
         ("bits", JSON(settings.bits)), ("group_size", JSON(settings.groupSize)),
         ("level_bits", JSON(settings.levelBits)), ("level_rows", JSON(settings.levelRows)),
       ]
+    case .mixedInt8(let threshold): members.append(("threshold", JSON(Double(threshold))))
     case .sum(let parts): members.append(("parts", .array(parts.map(\.json))))
     }
     return .object(JSONObject(members))
@@ -87,6 +88,12 @@ extension StoredForm {
         try BilevelWeight.Settings(
           bits: try fields.whole("bits"), groupSize: try fields.whole("group_size"),
           levelBits: try fields.whole("level_bits"), levelRows: try fields.whole("level_rows")))
+    case "mixed-int8":
+      let threshold = try fields.number("threshold")
+      guard threshold > 0, threshold.isFinite else {
+        throw .unsupportedSetting("a threshold of \(threshold) is not above 0.")
+      }
+      form = .mixedInt8(threshold: Float(threshold))
     case "sum":
       // A sum takes sums apart, so that one inside another was written by nobody.
       guard depth == 0, let parts = fields.take("parts")?.array, !parts.isEmpty else {
@@ -135,6 +142,9 @@ private struct Fields {
   }
   mutating func whole(_ name: String) throws(CodecError) -> Int {
     try value(name, "a whole number", \.int)
+  }
+  mutating func number(_ name: String) throws(CodecError) -> Double {
+    try value(name, "a number", \.double)
   }
   mutating func flag(_ name: String) throws(CodecError) -> Bool {
     try value(name, "true or false", \.bool)

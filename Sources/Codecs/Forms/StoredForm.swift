@@ -23,6 +23,9 @@ public indirect enum StoredForm: Sendable, Hashable {
   case ternary(packing: TernaryWeight.Packing, groupSize: Int)
   /// `{"kind": "bilevel", "bits", "group_size", "level_bits", "level_rows"}`: see `BilevelWeight`.
   case bilevel(BilevelWeight.Settings)
+  /// `{"kind": "mixed-int8", "threshold"}`: see `MixedInt8Weight`; the threshold is for activations
+  /// where no outlier columns are stored.
+  case mixedInt8(threshold: Float)
   /// `{"kind": "sum", "parts": [...]}`: see `SumWeight`.
   case sum([StoredForm])
 
@@ -38,6 +41,12 @@ public indirect enum StoredForm: Sendable, Hashable {
     case let weight as TernaryWeight:
       self = .ternary(packing: weight.packing, groupSize: weight.groupSize)
     case let weight as BilevelWeight: self = .bilevel(weight.settings)
+    case let weight as MixedInt8Weight:
+      if case .above(let threshold) = weight.outliers {
+        self = .mixedInt8(threshold: threshold)
+      } else {
+        self = .mixedInt8(threshold: MixedInt8Weight.defaultThreshold)
+      }
     case let weight as SumWeight:
       let forms = weight.parts.map(StoredForm.init(of:))
       let known = forms.compactMap { $0 }
@@ -58,6 +67,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     case .binary: "binary"
     case .ternary: "ternary"
     case .bilevel: "bilevel"
+    case .mixedInt8: "mixed-int8"
     case .sum: "sum"
     }
   }
@@ -71,6 +81,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     case .binary: 1
     case .ternary: 2
     case .bilevel(let settings): settings.bits
+    case .mixedInt8: 8
     case .sum(let parts): parts.first?.codeBits ?? 16
     }
   }
@@ -95,6 +106,8 @@ public indirect enum StoredForm: Sendable, Hashable {
     case .ternary(let packing, let groupSize):
       return try TernaryWeight.decode(components, packing: packing, groupSize: groupSize)
     case .bilevel(let settings): return try BilevelWeight.decode(components, settings)
+    case .mixedInt8(let threshold):
+      return try MixedInt8Weight(components: components, threshold: threshold)
     case .sum(let forms):
       var parts: [any StoredWeight] = []
       for (form, own) in zip(forms, try SumWeight.split(components, count: forms.count)) {
@@ -181,6 +194,13 @@ extension StoredForm {
         Component(BilevelWeight.Suffix.zeroLevels, numbers, levels),
         Component(BilevelWeight.Suffix.shape, [.int64], [2]),
         Component(BilevelWeight.Suffix.order, [.int32], [inputs], isOptional: true),
+      ]
+    case .mixedInt8:
+      return [
+        Component("weight", [.int8], [outputs, inputs]),
+        Component("weight_scale", [.float32], [outputs, 1]),
+        Component("weight_outlier_columns", [.int32], [nil], isOptional: true),
+        Component("weight_outliers", [.float16, .bfloat16], [outputs, nil], isOptional: true),
       ]
     case .sum(let forms):
       return forms.enumerated().flatMap { index, form in

@@ -43,7 +43,8 @@ struct Quantize: ParsableCommand {
       rtn rounds to nearest; gptq passes each column's error on to the others (gptaq: towards the \
       uncompressed model's outputs); awq scales and clips by activations; smoothquant moves \
       activation outliers into weights; hqq fits zero points to heavy tails, without data; autoround \
-      learns roundings and clippings; spqr keeps outliers apart; billm, onebit and ternary keep signs.
+      learns roundings and clippings; spqr keeps outliers apart; billm, onebit and \
+      ternary keep signs; llm-int8 leaves large activations apart.
       """)
   var method = QuantizeStage.Method.rtn
 
@@ -90,6 +91,11 @@ struct Quantize: ParsableCommand {
   @Option(help: "pack-quantized, or int-quantized for 8 bits per channel or tensor.")
   var format = AffineGroups.Layout.packed
 
+  @Option(
+    help:
+      "Round the layers' inputs too: int8 on each token's grid, int8-static on a calibrated one.")
+  var activations: QuantizeStage.Activations?
+
   @Flag(help: "gptq: columns by falling size of their inputs, groups as they lie.")
   var actOrder = false
 
@@ -133,7 +139,9 @@ struct Quantize: ParsableCommand {
     if sensitivity != nil, targetSize == nil, targetBits == nil {
       throw ValidationError("--sensitivity is for --target-size or --target-bits.")
     }
-    if method == .rtn, lowRank == nil, calibration.isUsed, targetSize == nil, targetBits == nil {
+    if method == .rtn, lowRank == nil, activations != .int8Static, calibration.isUsed,
+      targetSize == nil, targetBits == nil
+    {
       throw ValidationError("--method rtn looks at no activations; leave --calibration out.")
     }
     do {
@@ -169,6 +177,7 @@ struct Quantize: ParsableCommand {
       stage.dampingFraction = dampingFraction
       stage.blockSize = blockSize
       stage.iterations = iterations
+      stage.activations = activations
       stage.smoothingStrength = Double(smoothingStrength)
       try stage.validate()
       var recipe = Recipe(name: "quantize", seed: seed, stages: [.quantize(stage)])
@@ -184,6 +193,7 @@ struct Quantize: ParsableCommand {
 
 extension QuantizeStage.Method: ExpressibleByArgument {}
 extension BitAllocation.Sensitivity: ExpressibleByArgument {}
+extension QuantizeStage.Activations: ExpressibleByArgument {}
 extension QuantizeStage.Clipping: ExpressibleByArgument {}
 extension QuantizeStage.Indivisible: ExpressibleByArgument {}
 extension AffineGroups.Layout: ExpressibleByArgument {}
