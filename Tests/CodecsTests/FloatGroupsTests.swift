@@ -189,8 +189,9 @@ private func codecs() throws -> [FloatGroups] {
           scaleType: try #require(DType(rawValue: parts[2])))
       }
     var components = golden.group(name)
-    let source = try #require(components.removeValue(forKey: "source"))
-    let decoded = try #require(components.removeValue(forKey: "decoded"))
+    let source = try #require(components["source"])
+    let decoded = try #require(components["decoded"])
+    for key in ["source", "decoded"] { components[key] = nil }
     let encoded = try codec.encode(source)
     #expect(Set(encoded.encoded().map(\.suffix)) == Set(components.keys), "\(name)")
     for (suffix, tensor) in encoded.encoded() {
