@@ -37,6 +37,7 @@ package struct OmniQuant: BlockMethod, Hashable {
 
   package init() {}
 
+  package var name: String { "clippings and factors" }
   package var needsTargets: Bool { true }
 
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {

@@ -6,6 +6,7 @@ import Tensors
   import Darwin
 #endif
 
+/// xʸ of positive numbers.
 func power(_ base: Float, _ exponent: Float) -> Float { powf(base, exponent) }
 
 extension Tensor {

@@ -24,6 +24,7 @@ package struct ZeroQuant: BlockMethod, Hashable {
 
   package init() {}
 
+  package var name: String { "weights" }
   package var needsTargets: Bool { true }
 
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {

@@ -115,7 +115,7 @@ extension Compression {
   }
 
   /// The description of matrices in forms of their own; nil where compressed-tensors describes all.
-  func forms(_ walk: WalkResult?) throws -> FormConfiguration? {
+  func forms(_ walk: WalkResult?) throws -> JSON? {
     guard let walk, plan.recipe.hasForms else { return nil }
     var forms: [(module: String, form: StoredForm)] = []
     for row in plan.rows {
@@ -123,7 +123,11 @@ extension Compression {
       let own = try row.tensor.block.flatMap { try walk.files[$0].form(row.tensor.module) }
       forms.append((row.module, own ?? .affine(codec)))
     }
-    return FormConfiguration(forms)
+    // bitsandbytes has words for a model whose quantized matrices are all its own.
+    if forms.allSatisfy({ $0.form == .nf4 }) {
+      return BitsAndBytesConfiguration().quantizationConfig
+    }
+    return FormConfiguration(forms).quantizationConfig
   }
 
   /// What a row of a treated block writes, in order; nil where the plan says it.

@@ -146,7 +146,7 @@ public struct Compression {
   }
 
   /// `config.json` gains the quantization; everything else is carried over byte by byte.
-  private func writeSideFiles(to directory: OutputDirectory, _ forms: FormConfiguration?) throws {
+  private func writeSideFiles(to directory: OutputDirectory, _ forms: JSON?) throws {
     for name in source.checkpoint.sideFiles where name != "config.json" && name != "pare.json" {
       try directory.write(name, source.checkpoint.readSideFile(name))
     }
@@ -155,8 +155,7 @@ public struct Compression {
       return
     }
     fields["quantization_config"] =
-      try forms?.quantizationConfig
-      ?? layout.keeping(transformsOf: source.quantization).quantizationConfig
+      try forms ?? layout.keeping(transformsOf: source.quantization).quantizationConfig
     try directory.write("config.json", JSON.object(fields).serialized(pretty: true))
   }
 

@@ -10,6 +10,11 @@ extension Plan {
     for row in rows {
       guard case .quantize(let codec, let stage) = row.action else { continue }
       var scheme = CompressedTensors.Scheme(codec)
+      if let floats = stage.format.floats,
+        let codec = stage.floatCodec(floats, scaleType: codec.scaleType)
+      {
+        scheme = CompressedTensors.Scheme(codec)
+      }
       // Head and embedding are no layers that round their input.
       if row.tensor.block != nil { scheme.activations = stage.activationScheme }
       if let index = byScheme.firstIndex(where: { $0.scheme == scheme }) {
@@ -47,10 +52,12 @@ extension Plan.Row {
     switch action {
     case .drop: []
     case .keep: [TensorDeclaration(name: name, dtype: dtype, shape: tensor.shape)]
-    case .quantize(let codec, _):
-      codec.componentShapes(outputs: tensor.outputs, inputs: tensor.inputs).map {
-        TensorDeclaration(name: "\(module).\($0.suffix)", dtype: $0.dtype, shape: $0.shape)
-      }
+    case .quantize(let codec, let stage):
+      (stage.format.floats.flatMap { stage.floatCodec($0, scaleType: codec.scaleType) }?
+        .componentShapes(outputs: tensor.outputs, inputs: tensor.inputs)
+        ?? codec.componentShapes(outputs: tensor.outputs, inputs: tensor.inputs)).map {
+          TensorDeclaration(name: "\(module).\($0.suffix)", dtype: $0.dtype, shape: $0.shape)
+        }
     }
   }
 }

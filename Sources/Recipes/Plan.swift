@@ -176,9 +176,22 @@ public struct Plan: Sendable {
     do throws(CodecError) {
       codec = try AffineGroups(
         bits: stage.bits, granularity: granularity, isSymmetric: stage.isSymmetric,
-        scaleType: row.scaleType, layout: stage.format)
+        scaleType: row.scaleType, layout: stage.format.layout)
     } catch {
       throw .contradiction("\(row.name): \(error)", line: stage.line)
+    }
+    if let floats = stage.format.floats {
+      guard let codec = stage.floatCodec(floats, scaleType: row.scaleType) else {
+        throw .contradiction("\(row.name): no such float format", line: stage.line)
+      }
+      if case .group(let size) = codec.granularity, inputs % size != 0 {
+        row.action = .keep(reason: "\(inputs) inputs are not a multiple of group size \(size)")
+        return
+      }
+    }
+    if stage.format == .nf4, row.tensor.block == nil {
+      row.action = .keep(reason: "nf4 is for matrices inside the blocks")
+      return
     }
     row.action = .quantize(codec, stage)
     row.bytesAfter = row.outputs.reduce(0) { $0 + $1.byteCount }

@@ -2,11 +2,17 @@ package import Calibration
 package import Codecs
 package import Models
 package import Quantization
+import Tensors
 
 extension QuantizeStage {
   /// The method with these settings, for a matrix stored under a scheme.
   package func weightMethod(_ codec: AffineGroups, role: Role) -> any WeightMethod {
-    switch method {
+    if let floats = format.floats, let codec = floatCodec(floats, scaleType: codec.scaleType) {
+      return FloatRounding(
+        codec: codec, scaling: clipping == .mse ? .meanSquareError : .minMax)
+    }
+    if format == .nf4 { return NF4Rounding() }
+    return switch method {
     case .gptq: gptq(codec)
     case .gptaq: GPTAQ(gptq: gptq(codec))
     case .hqq: HQQ(codec: codec)
@@ -18,7 +24,8 @@ extension QuantizeStage {
     case .ternary: TernaryLeastSquares(groupSize: groupSize)
     case .onebit: OneBit()
     case .llmInt8: LLMInt8()
-    case .rtn, .smoothquant, .awq, .autoround: RoundToNearest(codec: codec, clipping: rounding)
+    case .rtn, .smoothquant, .awq, .autoround, .omniquant, .zeroquant:
+      RoundToNearest(codec: codec, clipping: rounding)
     }
   }
 
@@ -45,6 +52,15 @@ extension QuantizeStage {
       var method = AutoRound()
       if let iterations { method.iterations = iterations }
       return method
+    case .omniquant:
+      var method = OmniQuant()
+      if let iterations { method.epochs = iterations }
+      return method
+    case .zeroquant:
+      var method = ZeroQuant()
+      if let iterations { method.iterations = iterations }
+      method.activationBits = activationScheme?.bits
+      return method
     default: return nil
     }
   }
@@ -60,6 +76,17 @@ extension QuantizeStage {
 
   package var rounding: RoundToNearest.Clipping {
     clipping == .mse ? .meanSquareError() : .minMax
+  }
+
+  /// FP8 has the strategy's scales; the other formats leave no choice.
+  func floatCodec(_ format: FloatGroups.Format, scaleType: DType) -> FloatGroups? {
+    let granularity: AffineGroups.Granularity =
+      if case .group(let size) = granularity, !AffineGroups.supportedGroupSizes.contains(size) {
+        .channel
+      } else {
+        granularity
+      }
+    return try? FloatGroups(format, granularity: granularity, scaleType: scaleType)
   }
 
   private func gptq(_ codec: AffineGroups) -> GPTQ {

@@ -142,14 +142,8 @@ extension QuantizeStage {
     }
     clipping = try fields.choice("clipping") ?? clipping
     indivisible = try fields.choice("indivisible") ?? indivisible
-    if let text = try fields.text("format") {
-      guard let format = AffineGroups.Layout(rawValue: text) else {
-        throw .badSetting(
-          "format", value: text, expected: "pack-quantized or int-quantized",
-          line: fields.line(of: "format"))
-      }
-      self.format = format
-    }
+    format = try fields.choice("format") ?? format
+    if format == .float8, bits == 4 { bits = 8 }
     if let text = try fields.text("blocks") {
       guard let range = Self.range(text) else {
         throw .badSetting(

@@ -85,7 +85,7 @@ public struct Recipe: Sendable, Equatable {
     stages.contains { stage in
       switch stage {
       case .correct: true
-      case .quantize(let stage): stage.method.hasFormOfItsOwn
+      case .quantize(let stage): stage.method.hasFormOfItsOwn || stage.format == .nf4
       case .smooth, .rotate, .cut, .distill: false
       }
     }
@@ -154,6 +154,10 @@ public struct QuantizeStage: Sendable, Equatable {
     case hqq
     /// Roundings and clippings learned block by block with sign gradients.
     case autoround
+    /// Clippings and factors between channels learned block by block.
+    case omniquant
+    /// Weights learned block by block, rounded with their tokens.
+    case zeroquant
     /// 3-4 bits with coded scales, outliers kept apart in 16 bits.
     case spqr
     /// Signs, those of salient columns twice.
@@ -224,7 +228,24 @@ public struct QuantizeStage: Sendable, Equatable {
   public var blocks: ClosedRange<Int>?
   public var ignore: [Target] = []
   public var indivisible = Indivisible.smaller
-  public var format = AffineGroups.Layout.packed
+  public var format = StoredFormat.packed
+  /// How codes lie in a file, and what they stand for.
+  public enum StoredFormat: String, Sendable, CaseIterable {
+    case packed = "pack-quantized"
+    case int8 = "int-quantized"
+    /// FP8, E4M3.
+    case float8 = "float-quantized"
+    case nvfp4 = "nvfp4-pack-quantized"
+    case mxfp4 = "mxfp4-pack-quantized"
+    /// Of bitsandbytes, scales quantized too.
+    case nf4
+
+    package var layout: AffineGroups.Layout { self == .int8 ? .int8 : .packed }
+    /// Nil for integers.
+    package var floats: FloatGroups.Format? { FloatGroups.Format(rawValue: rawValue) }
+    package var isOfFloats: Bool { floats != nil || self == .nf4 }
+  }
+
   /// Nil: inputs stay as they are.
   public var activations: Activations?
   /// gptq: what is added to the second moment's diagonal, as a share of its mean.
@@ -291,6 +312,18 @@ public struct QuantizeStage: Sendable, Equatable {
         _ = try BilevelWeight.Settings(bits: bits, groupSize: spqrGroupSize)
       } catch {
         throw .contradiction("spqr: \(error.description)", line: line)
+      }
+    }
+    if format.isOfFloats {
+      guard method == .rtn, allocation == nil, activations == nil else {
+        throw .contradiction(
+          "\(format.rawValue) holds floating-point codes, which \(method.rawValue) does not choose; "
+            + "use method rtn without activations and targets of size", line: line)
+      }
+      let wanted = format == .float8 ? 8 : 4
+      guard bits == wanted else {
+        throw .badSetting(
+          "bits", value: String(bits), expected: "\(wanted) for \(format.rawValue)", line: line)
       }
     }
     if format == .int8, bits != 8 {

@@ -6,7 +6,7 @@ extension StoredForm {
   public var json: JSON {
     var members: [(String, JSON)] = [("kind", JSON(kind))]
     switch self {
-    case .dense, .lowRank, .sparse, .binary: break
+    case .dense, .nf4, .lowRank, .sparse, .binary: break
     case .affine(let codec):
       members += [
         ("bits", JSON(codec.bits)), ("group_size", JSON(Self.size(codec.granularity))),
@@ -57,6 +57,7 @@ extension StoredForm {
     let form: StoredForm
     switch kind {
     case "dense": form = .dense
+    case "nf4": form = .nf4
     case "low-rank": form = .lowRank
     case "sparse": form = .sparse
     case "binary": form = .binary

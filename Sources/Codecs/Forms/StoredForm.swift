@@ -13,6 +13,8 @@ public indirect enum StoredForm: Sendable, Hashable {
   case affine(AffineGroups)
   /// `{"kind": "float", "format", "group_size" (as for affine), "scale_dtype"}`: see `FloatGroups`.
   case float(FloatGroups)
+  /// `{"kind": "nf4"}`: see `NF4`; block sizes are stored with the matrix.
+  case nf4
   /// `{"kind": "low-rank"}`: see `LowRankWeight`.
   case lowRank
   /// `{"kind": "sparse"}`: see `SparseWeight`.
@@ -35,6 +37,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     case is DenseWeight: self = .dense
     case let weight as GroupQuantizedWeight: self = .affine(weight.codec)
     case let weight as FloatGroupsWeight: self = .float(weight.codec)
+    case is NF4Weight: self = .nf4
     case is LowRankWeight: self = .lowRank
     case is SparseWeight: self = .sparse
     case is BinaryWeight: self = .binary
@@ -62,6 +65,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     case .dense: "dense"
     case .affine: "affine"
     case .float: "float"
+    case .nf4: "nf4"
     case .lowRank: "low-rank"
     case .sparse: "sparse"
     case .binary: "binary"
@@ -78,6 +82,7 @@ public indirect enum StoredForm: Sendable, Hashable {
     case .dense, .lowRank, .sparse: 16
     case .affine(let codec): codec.bits
     case .float(let codec): codec.bits
+    case .nf4: 4
     case .binary: 1
     case .ternary: 2
     case .bilevel(let settings): settings.bits
@@ -100,6 +105,7 @@ public indirect enum StoredForm: Sendable, Hashable {
       return DenseWeight(tensor)
     case .affine(let codec): return try codec.decode(components)
     case .float(let codec): return try codec.decode(components)
+    case .nf4: return try NF4.qlora.decode(components)
     case .lowRank: return try LowRankWeight.decode(components)
     case .sparse: return try SparseWeight.decode(components)
     case .binary: return try BinaryWeight.decode(components)
@@ -151,6 +157,11 @@ extension StoredForm {
     case .float(let codec):
       return codec.componentShapes(outputs: outputs, inputs: inputs).map {
         Component($0.suffix, [$0.dtype], $0.shape)
+      }
+    case .nf4:
+      let quantized = ["weight.nested_absmax", "weight.nested_quant_map"]
+      return NF4.componentSuffixes.map {
+        Component($0, DType.allCases, [nil], isOptional: quantized.contains($0))
       }
     case .lowRank:
       return [

@@ -1,5 +1,5 @@
 public import ArgumentParser
-public import Codecs
+import Codecs
 public import Recipes
 
 struct Quantize: ParsableCommand {
@@ -43,7 +43,7 @@ struct Quantize: ParsableCommand {
       rtn rounds to nearest; gptq passes each column's error on to the others (gptaq: towards the \
       uncompressed model's outputs); awq scales and clips by activations; smoothquant moves \
       activation outliers into weights; hqq fits zero points to heavy tails, without data; autoround \
-      learns roundings and clippings; spqr keeps outliers apart; billm, onebit and \
+      learns roundings and clippings, omniquant clippings and factors, zeroquant the weights; spqr keeps outliers apart; billm, onebit and \
       ternary keep signs; llm-int8 leaves large activations apart.
       """)
   var method = QuantizeStage.Method.rtn
@@ -88,8 +88,12 @@ struct Quantize: ParsableCommand {
   @Option(help: "Inputs no multiple of the group size: smaller groups, one per channel, or skip.")
   var indivisible = QuantizeStage.Indivisible.smaller
 
-  @Option(help: "pack-quantized, or int-quantized for 8 bits per channel or tensor.")
-  var format = AffineGroups.Layout.packed
+  @Option(
+    help: """
+      pack-quantized; int-quantized for 8 bits per channel or tensor; float codes: float-quantized \
+      (FP8), nvfp4-pack-quantized, mxfp4-pack-quantized, nf4 (bitsandbytes).
+      """)
+  var format = QuantizeStage.StoredFormat.packed
 
   @Option(
     help:
@@ -108,7 +112,7 @@ struct Quantize: ParsableCommand {
   @Option(help: "Add to every matrix a correction of this rank (EoRA), in 16 bits.")
   var lowRank: Int?
 
-  @Option(help: "autoround: steps for each block. Default: 200.")
+  @Option(help: "Steps for each block that learns: autoround, zeroquant 200; omniquant 20 epochs.")
   var iterations: Int?
 
   @Option(help: ArgumentHelp("smoothquant: 0 to 1, or search.", valueName: "alpha"))
@@ -156,7 +160,7 @@ struct Quantize: ParsableCommand {
     get throws(RecipeError) {
       var stage = QuantizeStage()
       stage.method = method
-      stage.bits = bits
+      stage.bits = format == .float8 && bits == 4 ? 8 : bits
       stage.granularity =
         switch strategy {
         case .group: .group(groupSize ?? (method == .spqr ? 16 : 128))
@@ -196,5 +200,5 @@ extension BitAllocation.Sensitivity: ExpressibleByArgument {}
 extension QuantizeStage.Activations: ExpressibleByArgument {}
 extension QuantizeStage.Clipping: ExpressibleByArgument {}
 extension QuantizeStage.Indivisible: ExpressibleByArgument {}
-extension AffineGroups.Layout: ExpressibleByArgument {}
+extension QuantizeStage.StoredFormat: ExpressibleByArgument {}
 extension Consumer: ExpressibleByArgument {}

@@ -63,6 +63,33 @@ public struct FormConfiguration: Quantization {
   }
 }
 
+/// What bitsandbytes writes for a model in 4 bits: a matrix's own tensors say that it is quantized.
+public struct BitsAndBytesConfiguration: Quantization {
+  public init() {}
+
+  /// - Throws: `ModelError.unsupportedQuantization` for other than NF4.
+  init(_ json: JSON, path: String) throws(ModelError) {
+    guard json["load_in_4bit"]?.bool == true, json["bnb_4bit_quant_type"]?.string == "nf4" else {
+      throw .unsupportedQuantization(reason: "bitsandbytes other than 4 bits nf4", path: path)
+    }
+  }
+
+  public func layout(
+    of module: String, className: String, isStored: (_ suffix: String) -> Bool
+  ) -> (any MatrixLayout)? {
+    isStored("weight.quant_state.bitsandbytes__nf4")
+      ? FormLayout(form: .nf4, isStored: isStored) : nil
+  }
+
+  public var quantizationConfig: JSON {
+    [
+      "quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+      "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true,
+      "bnb_4bit_compute_dtype": "float32", "bnb_4bit_quant_storage": "uint8",
+    ]
+  }
+}
+
 /// A matrix in a stored form.
 private struct FormLayout: MatrixLayout {
   let form: StoredForm

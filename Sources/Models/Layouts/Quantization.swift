@@ -47,6 +47,7 @@ func readQuantization(_ config: JSON, path: String) throws(ModelError) -> (any Q
   else { return nil }
   switch json["quant_method"]?.string {
   case "gptq": return try GPTQConfiguration(json, path: path)
+  case "bitsandbytes": return try BitsAndBytesConfiguration(json, path: path)
   case "pare": return try FormConfiguration(json, path: path)
   case "awq": return try AWQConfiguration(json, path: path)
   case nil where json["group_size"] != nil && json["bits"] != nil:

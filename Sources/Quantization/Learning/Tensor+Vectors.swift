@@ -87,8 +87,3 @@ extension Tensor {
     }
   }
 }
-
-/// xʸ of positive numbers.
-func power(_ base: Float, _ exponent: Float) -> Float {
-  Float(exp(Double(exponent) * log(Double(base))))
-}
