@@ -1,6 +1,24 @@
 public import Codecs
 public import Text
 
+/// A pattern that must match from a module's first letter on, and with a `$` to its last.
+private struct ModulePattern: Sendable {
+  private let pattern: Pattern
+  private let isWhole: Bool
+
+  init(_ text: String) throws(PatternError) {
+    isWhole = text.hasSuffix("$") && !text.hasSuffix("\\$")
+    pattern = try Pattern(
+      String(text.dropFirst(text.hasPrefix("^") ? 1 : 0).dropLast(isWhole ? 1 : 0)))
+  }
+
+  func matches(_ module: [UInt8]) -> Bool {
+    isWhole
+      ? pattern.matches(in: module).first == 0..<module.count
+      : pattern.matchesPrefix(of: module)
+  }
+}
+
 /// The `quantization_config` of AutoGPTQ and GPTQModel, which is also `quantize_config.json`.
 public struct GPTQConfiguration: Quantization {
   /// Modules that differ from the rest, by pattern; nil keeps them dense.
@@ -21,7 +39,7 @@ public struct GPTQConfiguration: Quantization {
   /// Whether some matrix has its columns in the order of activation.
   public var hasActivationOrder: Bool
   public var includesHead: Bool
-  private var patterns: [Pattern]
+  private var patterns: [ModulePattern]
 
   /// - Throws: `ModelError.unsupportedQuantization` for a pattern that cannot be used.
   public init(
@@ -36,7 +54,7 @@ public struct GPTQConfiguration: Quantization {
     patterns = []
     for rule in rules {
       do {
-        patterns.append(try Pattern(rule.pattern))
+        patterns.append(try ModulePattern(rule.pattern))
       } catch {
         throw .unsupportedQuantization(reason: "\(rule.pattern): \(error)", path: "config.json")
       }
@@ -49,7 +67,7 @@ public struct GPTQConfiguration: Quantization {
   ) -> (any MatrixLayout)? {
     guard isStored("qweight") else { return nil }
     let bytes = Array(module.utf8)
-    for (rule, pattern) in zip(rules, patterns) where pattern.matchesPrefix(of: bytes) {
+    for (rule, pattern) in zip(rules, patterns) where pattern.matches(bytes) {
       if let layout = rule.layout { return layout }
     }
     return layout

@@ -54,8 +54,7 @@ extension QuantizedPlanner {
   }
 
   private static func pattern(_ module: String) -> String {
-    "^" + module.split(separator: ".", omittingEmptySubsequences: false).joined(separator: "\\.")
-      + "$"
+    module.split(separator: ".", omittingEmptySubsequences: false).joined(separator: "\\.") + "$"
   }
 
   /// The value that comes most often, the first of several.
