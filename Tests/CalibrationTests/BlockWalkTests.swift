@@ -41,10 +41,10 @@ private func spied(_ model: LanguageModel) throws -> [[Tensor]] {
 func statisticsAreThoseOfThePartlyCompressedModel(path: String) throws {
   try withTemporaryDirectory { folder in
     let model = try LanguageModel.load(path)
-    let recorder = Recorder()
+    let recorder = StatisticsRecorder()
     let grid = try codec(3)
     var treatment = BlockTreatment()
-    treatment.method = { _ in Recorder.Method(recorder: recorder, codec: grid) }
+    treatment.method = { _ in StatisticsRecorder.Method(recorder: recorder, codec: grid) }
     let files = try walk(model, folder, treatment).run()
     var compressed = model
     for (index, file) in files.enumerated() {

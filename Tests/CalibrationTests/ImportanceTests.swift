@@ -73,9 +73,10 @@ private func oracle(_ path: String, _ tokens: [Int]) throws -> [String: [[Double
     let mixed = tokens.indices.map { position in
       (0..<attention.heads).flatMap { head -> [Double] in
         let (at, shared) = (head * size, head / group * size)
-        let scores = (0...position).map { other in
-          (0..<size).reduce(0) { $0 + q[position][at + $1] * k[other][shared + $1] }
-            * Double(attention.scale)
+        let scores: [Double] = (0...position).map { other -> Double in
+          var sum = 0.0
+          for e in 0..<size { sum += q[position][at + e] * k[other][shared + e] }
+          return sum * Double(attention.scale)
         }
         let top = scores.max() ?? 0
         let weights = scores.map { exponential($0 - top) }

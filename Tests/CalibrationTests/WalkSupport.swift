@@ -26,11 +26,11 @@ func samples(_ model: LanguageModel, count: Int = 3, length: Int = 9) -> Calibra
 }
 
 /// Rounds to nearest, and keeps the statistics it was given.
-final class Recorder: Sendable {
+final class StatisticsRecorder: Sendable {
   let statistics = Mutex<[InputStatistics]>([])
 
   struct Method: WeightMethod {
-    let recorder: Recorder
+    let recorder: StatisticsRecorder
     let codec: AffineGroups
     var needs: StatisticsNeeds { [.magnitudes, .secondMoment, .crossMoment] }
 
