@@ -238,8 +238,10 @@ def main():
                 if wanted["numpy"]:
                     compare(f"numpy {name}", ours, dense_logits(out), 1e-4)
                 if wanted["transformers"] and target == "compressed-tensors":
-                    compare(f"transformers {name}", ours,
-                            transformers_logits(out, asymmetric), 1e-4)
+                    # transformers opens packed zero points only by rounding weights to the type of
+                    # the scales, here bfloat16.
+                    compare(f"transformers {name}", ours, transformers_logits(out, asymmetric),
+                            0.01 if asymmetric else 1e-4)
                 if wanted["gptqmodel"] and target in ("gptq", "gptq-v2", "awq"):
                     compare(f"gptqmodel {name}", ours, gptqmodel_logits(out, target), 0.03)
                 if wanted["mlx"] and target == "mlx":
