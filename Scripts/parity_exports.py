@@ -14,7 +14,7 @@ GPTQ (both versions), AWQ, MLX and GGUF. Each result is compared with `pare logi
 * the gguf package decodes GGUF's blocks (needs gguf).
 
 What is not installed is named and left out, so the script is run once in each environment. Largest
-difference over largest logit: below 1e-4 where both sides compute in float32, below 0.03 where the
+difference over largest logit: below 1e-4 where both sides compute in float32, below 0.08 where the
 other side computes in 16 bits. Ends with 1 where a comparison fails.
 """
 import argparse
@@ -238,15 +238,19 @@ def main():
                 if wanted["numpy"]:
                     compare(f"numpy {name}", ours, dense_logits(out), 1e-4)
                 if wanted["transformers"] and target == "compressed-tensors":
-                    compare(f"transformers {name}", ours,
-                            transformers_logits(out, asymmetric), 1e-4)
-                if wanted["gptqmodel"] and target in ("gptq", "gptq-v2", "awq"):
-                    compare(f"gptqmodel {name}", ours, gptqmodel_logits(out, target), 0.03)
+                    # transformers opens packed zero points only by rounding weights to the type of
+                    # the scales, here bfloat16.
+                    compare(f"transformers {name}", ours, transformers_logits(out, asymmetric),
+                            0.01 if asymmetric else 1e-4)
+                # GPTQModel opens asymmetric models of version 1 only where it wrote them.
+                opens = target in ("gptq-v2", "awq") or target == "gptq" and not asymmetric
+                if wanted["gptqmodel"] and opens:
+                    compare(f"gptqmodel {name}", ours, gptqmodel_logits(out, target), 0.08)
                 if wanted["mlx"] and target == "mlx":
                     compare(f"mlx {name}", ours, mlx_logits(out), 1e-4)
                     pare(options, "convert", source, "--to", target, "-o", f"{out}-16")
                     compare(f"mlx {name}, 16 bits", pare_logits(options, f"{out}-16", folder),
-                            mlx_logits(f"{out}-16"), 0.03)
+                            mlx_logits(f"{out}-16"), 0.08)
             if wanted["gguf"]:
                 file = f"{folder}/{grid}.gguf"
                 pare(options, "convert", source, "--to", "gguf", "-o", file)

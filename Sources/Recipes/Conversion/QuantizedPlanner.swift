@@ -159,6 +159,10 @@ struct QuantizedPlanner {
         "codes and zero points stay; of \(rounded) matrices "
           + "\(rows.first { $0.note?.contains("rounded to") == true }?.note ?? "scales")")
     }
+    if target == .gptq, steps.contains(where: \.isAsymmetric) {
+      notes.append(
+        "GPTQModel opens asymmetric models of version 1 only where it wrote them; gptq-v2 it opens")
+    }
     if opened > 0 {
       notes.append("\(opened) quantized tensors become dense: \(target.rawValue) has no form")
     }
