@@ -14,12 +14,16 @@ private func logits(_ model: LanguageModel, _ tokens: [Int]) throws -> [Float] {
 
 private func json(_ text: String) throws -> JSON { try JSON.parse(Array(text.utf8), name: "test") }
 
-/// A golden model with its blocks' matrices in float codes is written, opened again, and the same.
-@Test(arguments: [("float8", "llama2"), ("nvfp4", "qwen3"), ("mxfp4", "llama2")])
+/// A model with its blocks' matrices in float codes is written, opened again, and the same.
+@Test(arguments: [("float8", "llama2"), ("nvfp4", "qwen3"), ("mxfp4", "stories")])
 func modelsInFloatCodesAreWrittenAndReadAgain(form: String, name: String) throws {
   let codec: FloatGroups =
     form == "nvfp4" ? .nvfp4 : form == "mxfp4" ? .mxfp4 : try .float8(scaleType: .float32)
-  let source = try LanguageModel.load(GoldenModel(name: name).folder)
+  // The golden models have no rows of whole groups of 32.
+  let source = try LanguageModel.load(
+    name == "stories"
+      ? SharedFiles.packageRoot.appending(path: "Sources/Recipes/Resources/stories").path
+      : GoldenModel(name: name).folder)
   var encoded = 0
   let model = try source.mapped(matrix: { declaration, weight in
     guard declaration.role != .embedding, declaration.role != .head,
