@@ -1,4 +1,4 @@
-import Tensors
+package import Tensors
 
 extension GroupQuantizedWeight {
   /// Rows whose columns are in the order of groups, put back into their own order in place.
@@ -89,7 +89,7 @@ extension Tensor {
     }
   }
 
-  init(_ values: [Int32]) {
+  package init(_ values: [Int32]) {
     self.init(dtype: .int32, shape: [values.count]) { target in
       for (index, value) in values.enumerated() {
         target.storeBytes(of: value.littleEndian, toByteOffset: index * 4, as: Int32.self)

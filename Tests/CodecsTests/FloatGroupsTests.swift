@@ -77,7 +77,9 @@ private func encoded(_ values: [Float], _ kind: pare_float_kind, scale: Float = 
   for kind in kinds {
     let sign = kind == PARE_FLOAT_E4M3 ? 128 : 8
     let magnitudes = FloatOracle.magnitudes(kind)
-    var values: [Float] = [0, -0.0, .leastNonzeroMagnitude, -.leastNonzeroMagnitude, 1e9, -1e9, .greatestFiniteMagnitude]
+    var values: [Float] = [
+      0, -0.0, .leastNonzeroMagnitude, -.leastNonzeroMagnitude, 1e9, -1e9, .greatestFiniteMagnitude,
+    ]
     for (low, high) in zip(magnitudes, magnitudes.dropFirst()) {
       let tie = Float((low + high) / 2)
       values += [Float(low), tie, tie.nextUp, tie.nextDown, -tie, -tie.nextUp, -tie.nextDown]

@@ -1,6 +1,5 @@
+import Codecs
 import Tensors
-
-@testable import Codecs
 
 /// Layouts read number by number in Double, from their descriptions: no shared code with what they
 /// test.

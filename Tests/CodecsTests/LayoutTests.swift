@@ -1,8 +1,7 @@
+import Codecs
 import Tensors
 import TestSupport
 import Testing
-
-@testable import Codecs
 
 /// A random matrix on random grids.
 private func weight(
