@@ -143,6 +143,15 @@ void pare_gptq_columns(const float *lanes, size_t slabs, size_t columns, float *
   }
 }
 
+PARE_KERNEL void pare_gptq_add_squares(
+    const float *lanes, size_t slabs, size_t columns, double *sums) {
+  for (size_t slab = 0; slab < slabs; slab++, sums += LANES) {
+    for (size_t c = 0; c < columns; c++, lanes += LANES) {
+      for (int r = 0; r < LANES; r++) sums[r] += (double)lanes[r] * (double)lanes[r];
+    }
+  }
+}
+
 void pare_gptq_scatter_codes(
     const int8_t *lanes, size_t rows, size_t columns, const int32_t *positions, int8_t *target,
     size_t stride) {

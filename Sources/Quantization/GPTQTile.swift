@@ -19,7 +19,9 @@ struct GPTQTile {
   private var slabs: Int { (rows.count + Self.lanes - 1) / Self.lanes }
 
   /// - Parameter weights: float32, the rows as they were.
-  func solve(_ weights: Tensor) throws(CompressionError) {
+  /// - Returns: ‖e‖² of each row.
+  func solve(_ weights: Tensor) throws(CompressionError) -> [Double] {
+    var losses = [Double](repeating: 0, count: slabs * Self.lanes)
     let scratch = Scratch(
       rows: rows.count, slabs: slabs, inputs: inputs, groups: groups,
       block: min(pass.method.blockSize, inputs))
@@ -37,6 +39,7 @@ struct GPTQTile {
       let count = end - start
       pare_gptq_gather(work + start, inputs, rows.count, count, scratch.lanes)
       try roundBlock(start..<end, upper + start * inputs + start, scratch)
+      pare_gptq_add_squares(scratch.lanes, slabs, count, &losses)
       pass.columns.withUnsafeBufferPointer { columns in
         guard let columns = columns.baseAddress else { return }
         pare_gptq_scatter_codes(
@@ -52,6 +55,7 @@ struct GPTQTile {
       }
       start = end
     }
+    return losses
   }
 
   /// Where a block ends: a group that is fitted when reached must not begin in a block and go on

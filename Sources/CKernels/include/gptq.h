@@ -48,6 +48,9 @@ void pare_gptq_scatter(
 /// The lanes of a block by columns: target [columns][slabs * PARE_GPTQ_LANES].
 void pare_gptq_columns(const float *lanes, size_t slabs, size_t columns, float *target);
 
+/// Adds each row's sum of squares over the block to sums [slabs * PARE_GPTQ_LANES].
+void pare_gptq_add_squares(const float *lanes, size_t slabs, size_t columns, double *sums);
+
 /// Codes of a block in rows: column i goes to positions[i] of its row.
 void pare_gptq_scatter_codes(
     const int8_t *lanes, size_t rows, size_t columns, const int32_t *positions, int8_t *target,
