@@ -102,7 +102,12 @@ public struct MLXLayout: WritableLayout, Hashable {
         target[index] = -Float(grid.zeros[index]) * widened.floats[index]
       }
     }
-    return try OpenGrid.rounded(products, to: scales.dtype, what: "bias")
+    let stored = try OpenGrid.rounded(products, to: scales.dtype, what: "bias")
+    // A product of a float32 scale may be rounded in float32 already.
+    let isExact = (0..<products.count).allSatisfy {
+      Double(products.floats[$0]) == -Double(grid.zeros[$0]) * Double(widened.floats[$0])
+    }
+    return (stored.tensor, stored.isExact && isExact)
   }
 
   package func encode(_ grid: OpenGrid, codes: [UInt8])
