@@ -124,6 +124,12 @@ func mlxHoldsEveryGridUpToTheTypeOfItsBiases(bits: Int, scaleType: DType) throws
         bits: bits, shape[0], shape[1], group: group, symmetric: symmetric, scaleType: scaleType)
       let size = try #require(MLXLayout.groupSize(for: weight.openGrid()))
       let layout = try MLXLayout(bits: bits, groupSize: size, scaleType: scaleType)
+      // Two zero points of 8 bits may have the same bias in bfloat16.
+      if bits == 8, scaleType == .bfloat16, !symmetric,
+        (try? layout.plan(weight.openGrid())) == nil
+      {
+        continue
+      }
       let (parts, back) = try roundTrip(weight, layout)
       let again = try #require(back as? any AffineWeight)
       let grid = weight.openGrid().repeated(groupSize: size)
@@ -144,6 +150,19 @@ func mlxHoldsEveryGridUpToTheTypeOfItsBiases(bits: Int, scaleType: DType) throws
         })
     }
   }
+}
+
+@Test func aBiasThatLosesItsZeroPointIsRefused() throws {
+  // 255 · 129/128 is 256 in bfloat16, which is nearer to 254 scales.
+  let grid = OpenGrid(
+    bits: 8, outputs: 1, inputs: 32, groupSize: 32,
+    scales: Tensor([129.0 / 128], shape: [1, 1]).converted(to: .bfloat16), zeros: [255])
+  let error = #expect(throws: CodecError.self) {
+    try MLXLayout(bits: 8, groupSize: 32, scaleType: .bfloat16).plan(grid)
+  }
+  #expect("\(error.map { "\($0)" } ?? "")".contains("--dtype f32"))
+  #expect(
+    try MLXLayout(bits: 8, groupSize: 32, scaleType: .float32).plan(grid).rounding == nil)
 }
 
 @Test func biasesThatAreNoZeroPointsAreReadAsTheyAreAndNotCarried() throws {

@@ -102,7 +102,22 @@ public struct MLXLayout: WritableLayout, Hashable {
         target[index] = -Float(grid.zeros[index]) * widened.floats[index]
       }
     }
-    return try OpenGrid.rounded(products, to: scales.dtype, what: "bias")
+    let stored = try OpenGrid.rounded(products, to: scales.dtype, what: "bias")
+    // Eight bits times a bfloat16 scale: two zero points may have the same bias.
+    let biases = stored.tensor.widened()
+    for index in 0..<products.count where widened.floats[index] != 0 {
+      let zero = (-biases.floats[index] / widened.floats[index]).rounded(.toNearestOrEven)
+      guard zero == Float(grid.zeros[index]) else {
+        throw .notRepresentable(
+          "the bias of row \(index / scales.columns) cannot be told from its neighbour's in "
+            + "\(scales.dtype.rawValue); write biases in float32 (--dtype f32)")
+      }
+    }
+    // A product of a float32 scale may be rounded in float32 already.
+    let isExact = (0..<products.count).allSatisfy {
+      Double(products.floats[$0]) == -Double(grid.zeros[$0]) * Double(widened.floats[$0])
+    }
+    return (stored.tensor, stored.isExact && isExact)
   }
 
   package func encode(_ grid: OpenGrid, codes: [UInt8])
