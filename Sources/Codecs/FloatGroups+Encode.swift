@@ -105,7 +105,8 @@ private struct FloatEncodingPass {
   private func globalScale(_ largest: Float, _ choice: FloatScaleChoice) -> Float? {
     guard codec.format == .nvfp4 else { return nil }
     if case .given(let weight) = choice { return weight.globalScale?.array.first ?? 1 }
-    let global = 448 * 6 / max(largest, Float.leastNormalMagnitude)
+    // A product with the reciprocal, as PyTorch divides a number by a tensor: an ulp apart at times.
+    let global = 448 * 6 * (1 / max(largest, Float.leastNormalMagnitude))
     return global.isFinite ? global : 1
   }
 
