@@ -237,10 +237,10 @@ func biLLMFollowsThePaper(rows: Int, columns: Int, block: Int, limit: Int) throw
 }
 
 @Test func biLLMBeatsSignsAloneOnTheOutputs() throws {
-  let weight = normals(48, 96, seed: 4)
-  let (statistics, _) = statistics(of: 96, tokens: 400, seed: 12)
+  let weight = normals(32, 64, seed: 4)
+  let (statistics, _) = statistics(of: 64, tokens: 200, seed: 12)
   let binary = try OneBit().compress(weight, statistics)
-  let salient = try BiLLM(blockSize: 32).compress(weight, statistics)
+  let salient = try BiLLM(blockSize: 32, maximumSalient: 6).compress(weight, statistics)
   let ternary = try TernaryLeastSquares().compress(weight, statistics)
   let errors = [salient, ternary, binary].compactMap(\.relativeOutputError)
   #expect(errors.count == 3 && errors[0] < errors[1] && errors[1] < errors[2])

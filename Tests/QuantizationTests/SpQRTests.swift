@@ -58,9 +58,16 @@ private struct SpQROracle {
     var w = weight
     let order = (0..<n).sorted { h[$0][$0] > h[$1][$1] }
     // U[j, later] of the remaining columns, U[j, j]² the corner of the inverse.
-    let tails = (0..<n).map { j in
-      let left = Array(order[j...])
-      return Self.inverse(left.map { row in left.map { h[row][$0] } })[0]
+    // Taking a column away from H takes its share out of the inverse of what is left.
+    var inverse = Self.inverse(order.map { row in order.map { h[row][$0] } })
+    var tails: [[Double]] = []
+    for _ in 0..<n {
+      let first = inverse[0]
+      tails.append(first)
+      inverse = inverse.dropFirst().map { row in
+        let factor = row[0] / first[0]
+        return (1..<first.count).map { row[$0] - factor * first[$0] }
+      }
     }
     let diagonal = tails.map { $0[0].squareRoot() }
     var limit = Double.infinity
@@ -154,8 +161,8 @@ func spQRFollowsThePaper(shape: (Int, Int, Int), threshold: Double?) throws {
 }
 
 @Test func aShareOfOutliersIsAboutReached() throws {
-  let weight = normals(64, 128, seed: 31)
-  let (statistics, _) = statistics(of: 128, tokens: 300, seed: 32)
+  let weight = normals(32, 64, seed: 31)
+  let (statistics, _) = statistics(of: 64, tokens: 150, seed: 32)
   let settings = try BilevelWeight.Settings()
   var errors: [Double] = []
   for share in [0.005, 0.02, 0.05] {
@@ -169,8 +176,8 @@ func spQRFollowsThePaper(shape: (Int, Int, Int), threshold: Double?) throws {
 }
 
 @Test func spQRBeatsRoundingInGroupsOfItsSize() throws {
-  let weight = normals(96, 128, seed: 41)
-  let (statistics, _) = statistics(of: 128, tokens: 500, seed: 42)
+  let weight = normals(48, 64, seed: 41)
+  let (statistics, _) = statistics(of: 64, tokens: 250, seed: 42)
   let method = SpQR(settings: try .init(), damping: 0.01)
   let result = try method.compress(weight, statistics)
   let codec = try AffineGroups(bits: 3, granularity: .group(16), isSymmetric: false)
@@ -182,10 +189,11 @@ func spQRFollowsThePaper(shape: (Int, Int, Int), threshold: Double?) throws {
 @Test func resultsAreTheSameForEveryThreadCount() throws {
   let threads = Parallel.threads
   defer { Parallel.threads = threads }
-  let weight = normals(150, 200, seed: 51)
-  let (statistics, _) = statistics(of: 200, tokens: 300, seed: 52)
+  let weight = normals(40, 80, seed: 51)
+  let (statistics, _) = statistics(of: 80, tokens: 150, seed: 52)
   let methods: [any WeightMethod] = [
-    SpQR(settings: try .init()), BiLLM(), OneBit(), TernaryLeastSquares(groupSize: 64),
+    SpQR(settings: try .init()), BiLLM(blockSize: 32, maximumSalient: 4), OneBit(),
+    TernaryLeastSquares(groupSize: 64),
   ]
   for method in methods {
     let results = try [1, 2].map { count in
