@@ -254,6 +254,9 @@ func idsOutsideTheVocabularyAreRefused(id: String) throws {
   ["run", "MODEL", "--prompt", "a", "--temperature=-1"], ["tokenize", "MODEL"],
   ["tokenize", "MODEL", "--text", "a", "--decode", "1"], ["nonsense"],
   ["eval", "perplexity", "MODEL"],
+  ["run", "MODEL", "--prompt", "a", "--kv-cache", "int8", "--kv-window", "8"],
+  ["run", "MODEL", "--prompt", "a", "--kv-cache", "int4", "--kv-window", "0"],
+  ["run", "MODEL", "--prompt", "a", "--kv-cache", "int4", "--prompt-cache", "x"],
 ])
 func wrongUsageEndsWith64(arguments: [String]) throws {
   let result = try PareProcess.run(arguments.map { $0 == "MODEL" ? Stories.model : $0 })
