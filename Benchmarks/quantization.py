@@ -12,6 +12,7 @@ that of `pare eval divergence`. Needs Python 3 only.
 """
 import argparse
 import json
+import math
 import pathlib
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ METHODS: dict[str, tuple[list[str], list[int] | None]] = {
     "gptaq": (["--method", "gptaq", "--act-order"], None),
     "awq": (["--method", "awq"], None),
     "autoround": (["--method", "autoround"], [4, 3, 2]),
-    "omniquant": (["--method", "omniquant"], [4, 3, 2]),
+    "omniquant": (["--method", "omniquant", "--iterations", "5"], [4, 3, 2]),
     "zeroquant": (["--method", "zeroquant"], [8, 4, 3]),
     "spqr": (["--method", "spqr"], [4, 3]),
     "gptq + low rank 8": (["--method", "gptq", "--act-order", "--low-rank", "8"], [4, 3, 2]),
@@ -76,7 +77,9 @@ def measure(options, folder: str, name: str, model: str, group: int, method: str
     row = {"model": name, "method": method, "bits": bits, "group_size": group,
            "bits_per_compressed_weight": report["bits_per_compressed_weight"],
            "seconds": report["seconds"], "peak_resident_bytes": report["peak_resident_bytes"]}
-    for key in ["perplexity", "kl_mean", "kl_standard_error", "same_top", "delta_nll",
+    row["perplexity"] = math.exp(measured["nll"])
+    row["baseline_perplexity"] = math.exp(measured["baseline_nll"])
+    for key in ["kl_mean", "kl_standard_error", "same_top", "delta_nll",
                 "delta_nll_standard_error"]:
         row[key] = measured[key]
     reference = f"{folder}/rtn-{bits}"
@@ -98,7 +101,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="NAME=FOLDER:GROUP")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 4, 3, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--out", default="quantization.json")
     parser.add_argument("--append", action="store_true")

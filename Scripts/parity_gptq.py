@@ -7,7 +7,8 @@
 Both see the same token ids (rows of `--length` tokens) and quantize block by block, stage by stage, each
 stage on inputs that the quantized ones before give. The peer works in float64 and by the paper's own
 steps (Frantar et al. 2022, algorithm 1: Cholesky of the damped inverse), on compressed-tensors' grid.
-Both results are measured by `pare eval perplexity`; the difference should be below 0.5 %. Needs torch,
+Both results are measured by `pare eval perplexity`; ours should not be 0.5 % worse (at
+2 bits rounding errors of the arithmetic decide codes, and either may come out ahead). Needs torch,
 transformers, tokenizers.
 """
 import argparse
@@ -116,7 +117,7 @@ def main() -> None:
             result[name] = report["perplexity"]
     result["ours over the peer's"] = result["gptq"] / result["peer"] - 1
     print(json.dumps(result, indent=1))
-    assert abs(result["ours over the peer's"]) < 0.005, "more than 0.5 % apart"
+    assert result["ours over the peer's"] < 0.005, "more than 0.5 % worse"
 
 
 if __name__ == "__main__":

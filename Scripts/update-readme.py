@@ -3,9 +3,10 @@
 
     python3 Scripts/update-readme.py --pare .build/release/pare [--bench FILE.json]
         [--runtime FILE.json] [--training FILE.json] [--distillation FILE.json …]
+        [--quantization FILE.json]
 
 The demo's table and that of the activations are measured now; the benchmarks' come from the files that
-Benchmarks/spine.py, runtime.py, training.py and distillation.py wrote.
+Benchmarks/spine.py, runtime.py, training.py, distillation.py and quantization.py wrote.
 """
 import argparse
 import json
@@ -100,6 +101,55 @@ def distillation(paths: list[str]) -> str:
     return "\n".join(parts).rstrip()
 
 
+def quantization(path: str) -> str:
+    """KL of every method at 4 and 3 bits; the whole goes to Documentation/Quantization.md."""
+    report = json.loads(pathlib.Path(path).read_text())
+    models = list(dict.fromkeys(r["model"] for r in report["rows"]))
+    by_key = {(r["model"], r["method"], r["bits"]): r for r in report["rows"]}
+    methods = list(dict.fromkeys(r["method"] for r in report["rows"]))
+
+    def cell(row: dict | None) -> str:
+        if row is None:
+            return ""
+        if "refused" in row:
+            return "refused"
+        return f"{row['kl_mean']:.4f} ± {row['kl_standard_error']:.4f}"
+
+    columns = [(m, b) for b in (8, 4, 3, 2) for m in models]
+    rows = []
+    for method in methods:
+        cells = [cell(by_key.get((m, method, b))) for m, b in columns]
+        if any(cells):
+            rows.append([method, *cells])
+    write_quantization(report, models)
+    return table(["method", *(f"{b} bits, {m}" for m, b in columns)], rows)
+
+
+def write_quantization(report: dict, models: list[str]) -> None:
+    parts = ["# Quality of every method of quantization", "",
+             f"Measured on {report['text']}, calibrated on {report['calibration']}, by "
+             "`Benchmarks/quantization.py`. KL (of the original from the quantized model) and nll are in nats "
+             "per token; \"nll - rtn's\" are paired differences of the same tokens from rounding to nearest "
+             "of the same bits, with their standard error. Bits per weight are of the quantized matrices, scales "
+             "and all else included.", ""]
+    for model in models:
+        rows = [r for r in report["rows"] if r["model"] == model]
+        first = next(r for r in rows if "refused" not in r)
+        parts += [f"## {model}", "", f"Perplexity of the original: {first['baseline_perplexity']:.4f}. Groups "
+                  f"of {first['group_size']} where a method has groups.", ""]
+        parts.append(table(
+            ["method", "bits", "bits per weight", "perplexity", "KL", "same top", "nll - rtn's", "seconds"],
+            [[r["method"], str(r["bits"]), *(["", "refused: " + r["refused"], "", "", "", ""]
+              if "refused" in r else [
+                f"{r['bits_per_compressed_weight']:.2f}", f"{r['perplexity']:.4f}",
+                f"{r['kl_mean']:.5f} ± {r['kl_standard_error']:.5f}", f"{r['same_top'] * 100:.1f} %",
+                "" if "nll_minus_rtn" not in r else
+                f"{r['nll_minus_rtn']:+.5f} ± {r['nll_minus_rtn_standard_error']:.5f}",
+                f"{r['seconds']:.1f}"])] for r in rows]))
+        parts.append("")
+    (ROOT / "Documentation/Quantization.md").write_text("\n".join(parts))
+
+
 def bench(path: str) -> str:
     report = json.loads(pathlib.Path(path).read_text())
     return table(["measured", "value"], [[r["what"], r["value"]] for r in report["rows"]])
@@ -117,6 +167,7 @@ def main() -> None:
     parser.add_argument("--runtime")
     parser.add_argument("--training")
     parser.add_argument("--distillation", nargs="+")
+    parser.add_argument("--quantization")
     options = parser.parse_args()
     readme = ROOT / "README.md"
     text = replace(readme.read_text(), "demo", demo(options.pare))
@@ -129,6 +180,8 @@ def main() -> None:
         text = replace(text, "training", training(options.training))
     if options.distillation:
         text = replace(text, "distillation", distillation(options.distillation))
+    if options.quantization:
+        text = replace(text, "quantization", quantization(options.quantization))
     readme.write_text(text)
 
 

@@ -37,18 +37,14 @@ struct ErrorFeedback {
     let order =
       sortsByActivity
       ? (0..<n).sorted { (diagonal[$0], $1) > (diagonal[$1], $0) } : Array(0..<n)
-    var h = [Double](repeating: 0, count: n * n)
-    for row in 0..<n {
-      for column in 0..<n {
-        h[row * n + column] = Double(values[order[row] * n + order[column]])
-      }
-      h[row * n + row] += damping * mean + (dead[order[row]] ? max(mean, 1) : 0)
-    }
-    guard let factor = inverseUpperFactor(h, n) else {
+    let added = dead.map { Float(damping * mean + ($0 ? max(mean, 1) : 0)) }
+    do throws(NotPositiveDefinite) {
+      factor = try Cholesky.inverseUpper(of: moment, order: order, adding: added).array
+        .map(Double.init)
+    } catch {
       throw .notPositiveDefinite(damping: damping)
     }
     self.order = order
-    self.factor = factor
     deadColumns = dead
   }
 
@@ -61,36 +57,4 @@ struct ErrorFeedback {
     }
     return result
   }
-}
-
-/// The upper triangular U with `H⁻¹ = Uᵀ · U`: the inverse of M in `H = M · Mᵀ`, M upper triangular,
-/// which is H's Cholesky factor taken from the last row up.
-///
-/// - Returns: nil where H is not positive definite.
-func inverseUpperFactor(_ h: [Double], _ n: Int) -> [Double]? {
-  var m = [Double](repeating: 0, count: n * n)
-  for column in (0..<n).reversed() {
-    for row in (0...column).reversed() {
-      var sum = h[row * n + column]
-      for k in column + 1..<max(n, column + 1) { sum -= m[row * n + k] * m[column * n + k] }
-      if row == column {
-        guard sum > 0, sum.isFinite else { return nil }
-        m[row * n + row] = sum.squareRoot()
-      } else {
-        m[row * n + column] = sum / m[column * n + column]
-      }
-    }
-  }
-  // U · M = I, row by row from the left.
-  var u = [Double](repeating: 0, count: n * n)
-  for row in 0..<n {
-    u[row * n + row] = 1 / m[row * n + row]
-    for k in row..<n {
-      let value = u[row * n + k]
-      if k > row { u[row * n + k] = value / m[k * n + k] }
-      let factor = u[row * n + k]
-      for column in k + 1..<max(n, k + 1) { u[row * n + column] -= factor * m[k * n + column] }
-    }
-  }
-  return u.allSatisfy(\.isFinite) ? u : nil
 }

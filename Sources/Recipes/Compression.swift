@@ -61,11 +61,14 @@ public struct Compression {
           TensorDeclaration(name: $0.0, dtype: $0.1.dtype, shape: $0.1.shape)
         } ?? row.outputs
       }
-      let (results, digests) = try writeTensors(outputs, walk, to: directory.path, onProgress)
+      var (results, digests) = try writeTensors(outputs, walk, to: directory.path, onProgress)
       try writeSideFiles(to: directory, try forms(walk))
       try verify(directory.path, outputs.flatMap { $0 }, digests)
+      let actual = plan.carriedOut(
+        bytes: outputs.map { $0.reduce(0) { $0 + $1.byteCount } })
+      for index in results.indices { results[index].row = actual.rows[index] }
       var report = Report(
-        plan: plan, tensors: results, inputs: try source.checkpoint.fileHashes(),
+        plan: actual, tensors: results, inputs: try source.checkpoint.fileHashes(),
         measurements: try evaluate(directory.path))
       report.allocation = allocation
       report.calibration = walk?.calibration

@@ -33,10 +33,19 @@ public struct Plan: Sendable {
   public let modelPath: String
   public let modelType: String
   public let consumer: Consumer
-  public let rows: [Row]
+  public private(set) var rows: [Row]
   /// Module of the head, and whether its matrix is the embedding's.
   package let headName: String
   package let hasTiedHead: Bool
+
+  /// The plan as it was carried out.
+  /// - Parameter bytes: what each row really takes.
+  package func carriedOut(bytes: [Int]) -> Plan {
+    precondition(bytes.count == rows.count)
+    var plan = self
+    for index in rows.indices { plan.rows[index].bytesAfter = bytes[index] }
+    return plan
+  }
 
   public var bytesBefore: Int { rows.reduce(0) { $0 + $1.bytesBefore } }
   public var bytesAfter: Int { rows.reduce(0) { $0 + $1.bytesAfter } }

@@ -26,6 +26,24 @@ extension Recipe {
         $0.clipping = .mse
       }
     }
+    // 4 bits by effort: in seconds without data; with samples; with all that helps.
+    add("light") {
+      $0.granularity = .group(64)
+      $0.clipping = .mse
+    }
+    add("balanced") {
+      $0.method = .gptq
+      $0.granularity = .group(64)
+      $0.clipping = .mse
+      $0.actOrder = .static
+    }
+    add("best") {
+      $0.method = .gptaq
+      $0.granularity = .group(32)
+      $0.clipping = .mse
+      $0.actOrder = .static
+    }
+    presets["best"]?.stages.insert(.smooth(SmoothStage(.awq)), at: 0)
     return presets
   }()
 }

@@ -26,6 +26,26 @@ struct Compress: ParsableCommand {
       tensor), group_size 128, symmetric true, clipping minmax (or mse), targets [linear], ignore [],
       blocks FIRST-LAST, indivisible smaller (or channel, skip), format pack-quantized.
 
+      method also: gptq, gptaq, awq, smoothquant, hqq, autoround, omniquant, zeroquant, spqr, billm,
+      onebit, ternary, llm-int8. Keys of some: dampening_frac 0.01, block_size 128, actorder none (or
+      static), static_groups false (gptq, gptaq); smoothing_strength 0.5 (or search); iterations;
+      activations int8 (or int8-static); target_size 300MB or target_bits 3.5 in place of bits, with
+      sensitivity (kl, fisher) and candidate_bits. format also: float-quantized,
+      nvfp4-pack-quantized, mxfp4-pack-quantized, nf4.
+
+      Stages that help the roundings after them, and one that mends what they lost:
+        calibration: {data: text.txt, samples: 128, length: 512}
+        stages:
+          - rotate: {method: quarot}
+          - smooth: {method: awq}
+          - quantize: {method: gptq, bits: 4, group_size: 64, actorder: static}
+          - correct: {rank: 16}
+
+      Keys of calibration: data (none: the model writes its own), field, token_ids, chat_template,
+      samples, length, seed. Keys of rotate: method quarot (or spinquant), seed, online, values; of
+      smooth: method smoothquant (or awq), strength 0.5 (or search), grid, duo_scaling; of correct: rank,
+      space outputs (or weights).
+
       Stages that make a model smaller and win back what that lost:
         stages:
           - cut: {shape: "layers=3", layers: importance, data: text.txt}
