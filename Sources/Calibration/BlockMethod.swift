@@ -10,6 +10,13 @@ package protocol BlockMethod: Sendable {
   /// Whether the targets are wanted, for which the walk carries the uncompressed stream on.
   var needsTargets: Bool { get }
 
+  /// Tokens that pass the block while it learns, for an estimate of the time.
+  ///
+  /// - Parameters:
+  ///   - length: of a text.
+  ///   - allTokens: of all samples.
+  func tokens(of length: Int, allTokens: Double) -> Double
+
   /// - Returns: the block with its matrices in their stored form, or changed but dense where another
   ///   method rounds them afterwards.
   func compress(_ problem: BlockProblem) throws -> BlockSolution

@@ -28,6 +28,10 @@ package struct AutoRound: BlockMethod, Hashable {
   package var name: String { "roundings" }
   package var needsTargets: Bool { true }
 
+  package func tokens(of length: Int, allTokens: Double) -> Double {
+    min(Double(iterations * textsPerStep * length), Double(iterations) * allTokens)
+  }
+
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {
     try validate()
     let matrices = try BlockMatrix.all(of: problem)

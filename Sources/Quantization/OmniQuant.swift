@@ -40,6 +40,8 @@ package struct OmniQuant: BlockMethod, Hashable {
   package var name: String { "clippings and factors" }
   package var needsTargets: Bool { true }
 
+  package func tokens(of length: Int, allTokens: Double) -> Double { Double(epochs) * allTokens }
+
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {
     try validate()
     let matrices = try BlockMatrix.all(of: problem)

@@ -27,6 +27,10 @@ package struct ZeroQuant: BlockMethod, Hashable {
   package var name: String { "weights" }
   package var needsTargets: Bool { true }
 
+  package func tokens(of length: Int, allTokens: Double) -> Double {
+    min(Double(iterations * textsPerStep * length), Double(iterations) * allTokens)
+  }
+
   package func compress(_ problem: BlockProblem) throws -> BlockSolution {
     try validate()
     let matrices = try BlockMatrix.all(of: problem)

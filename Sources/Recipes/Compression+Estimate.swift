@@ -1,5 +1,7 @@
+import Calibration
 import Checkpoints
 import Codecs
+import Models
 import Quantization
 import Runtime
 import Tensors
@@ -32,7 +34,52 @@ extension Compression {
       }
       seconds += rate * Double(row.tensor.count)
     }
-    return Estimate(seconds: seconds, residentBytes: Self.baseBytes + plan.workingBytes)
+    let walk = walkWork()
+    return Estimate(
+      seconds: seconds + walk.multiplyAdds / Self.multiplyAddsPerSecond(),
+      residentBytes: Self.baseBytes + plan.workingBytes + walk.bytes)
+  }
+
+  /// What passing samples through the model takes: products with every matrix, sums of products of
+  /// inputs, factors of those, and for methods that learn three times the product for each text of
+  /// each step. Activations count as if none were spilled.
+  private func walkWork() -> (multiplyAdds: Double, bytes: Int) {
+    guard plan.needsWalk, plan.recipe.needsCalibration else { return (0, 0) }
+    let settings = plan.recipe.calibration.resolved(
+      for: source.configuration, seed: plan.recipe.seed)
+    let tokens = Double(settings.samples * settings.length)
+    let treatment = plan.treatment
+    let passes = treatment.scalings.isEmpty ? 1.0 : 2.0
+    var work = 0.0
+    var widest = 0
+    for block in source.configuration.blocks {
+      let weights = block.linears.reduce(0) { $0 + $1.outputs * $1.inputs }
+      work += passes * tokens * Double(weights)
+      for method in treatment.blockMethods {
+        work += 3 * method.tokens(of: settings.length, allTokens: tokens) * Double(weights)
+      }
+      for linear in block.linears {
+        let n = Double(linear.inputs)
+        widest = max(widest, linear.inputs)
+        guard let needs = treatment.method(linear)?.needs, needs.contains(.secondMoment) else {
+          continue
+        }
+        // Matrices of one input share the first two.
+        let isFirst = linear.role != .key && linear.role != .value && linear.role != .up
+        work +=
+          (isFirst ? tokens * n * n / 2 + n * n * n / 3 : 0) + Double(linear.outputs) * n * n / 2
+      }
+    }
+    let activations = Int(tokens) * 4 * (4 * source.configuration.hiddenSize + widest)
+    let limit = walkSettings.memoryLimit ?? .max
+    return (work, min(activations + 16 * widest * widest, limit))
+  }
+
+  private static func multiplyAddsPerSecond() -> Double {
+    let (m, n) = (512, 1024)
+    let a = Tensor([Float](repeating: 0.5, count: m * n), shape: [m, n])
+    let b = Tensor([Float](repeating: 0.5, count: n * n), shape: [n, n])
+    return Double(m * n * n) / seconds { _ = Tensor.matmul(a, b) }
   }
 
   private static func secondsPerWeight(_ codec: AffineGroups, _ stage: QuantizeStage) throws

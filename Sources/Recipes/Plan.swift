@@ -106,6 +106,9 @@ public struct Plan: Sendable {
         action: .keep(reason: Self.reasonToKeep(tensor)), bytesBefore: info.byteCount,
         bytesAfter: info.byteCount)
       if let stage = choice[index] { try Self.quantize(&row, stage, consumer) }
+      if row.isQuantized, row.tensor.block != nil, let rank = recipe.correctionRank {
+        row.bytesAfter += 2 * rank * (tensor.outputs + tensor.inputs)
+      }
       rows.append(row)
     }
     rows += Self.dropped(source)

@@ -40,10 +40,10 @@ extension Recipe {
     add("best") {
       $0.method = .gptaq
       $0.granularity = .group(32)
+      $0.isSymmetric = false
       $0.clipping = .mse
       $0.actOrder = .static
     }
-    presets["best"]?.stages.insert(.smooth(SmoothStage(.awq)), at: 0)
     return presets
   }()
 }

@@ -80,6 +80,12 @@ public struct Recipe: Sendable, Equatable {
     }
   }
 
+  /// Of the product that is added to every quantized matrix; nil where none is.
+  package var correctionRank: Int? {
+    for case .correct(let stage) in stages { return stage.rank }
+    return nil
+  }
+
   /// Whether results are stored in forms that compressed-tensors has no words for.
   package var hasForms: Bool {
     stages.contains { stage in
@@ -287,6 +293,11 @@ public struct QuantizeStage: Sendable, Equatable {
     if case .group(let size) = granularity, !AffineGroups.supportedGroupSizes.contains(size) {
       throw .badSetting(
         "group_size", value: String(size), expected: "16 to 256, or -1 for per channel", line: line)
+    }
+    if let smoothingStrength, !(0...1).contains(smoothingStrength) {
+      throw .badSetting(
+        "smoothing_strength", value: "\(smoothingStrength)", expected: "0 to 1, or search",
+        line: line)
     }
     if let allocation {
       let all = AffineGroups.supportedBits
