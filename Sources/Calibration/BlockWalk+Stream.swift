@@ -1,6 +1,5 @@
 package import Models
 import Tensors
-import Training
 
 extension BlockWalk {
   /// The activations of all samples on their way through a model, between two blocks or two stages.
@@ -117,18 +116,4 @@ extension BlockWalk {
     guard let limit = settings.memoryLimit else { return .max }
     return max(0, limit - (model.blocks.map(workingBytes).max() ?? 0))
   }
-}
-
-extension Tensor {
-  /// Whether no number is NaN or infinite.
-  var isFinite: Bool {
-    // A sum of absolute values is finite just when all are, short of overflow.
-    var worst: Float = 0
-    for value in buffer { worst = max(worst, abs(value.isNaN ? .infinity : value)) }
-    return worst.isFinite
-  }
-}
-
-enum Mixed {
-  static func seed(_ seed: UInt64, _ number: Int) -> UInt64 { Mixer.mixed(seed, number) }
 }

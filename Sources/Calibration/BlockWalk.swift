@@ -1,8 +1,9 @@
 import Checkpoints
 import Codecs
 package import Models
+import Runtime
 package import Tensors
-import Text
+import Training
 
 /// The one traversal of a model for calibration: block by block, each treated on the inputs that the
 /// treated blocks before it give, and done when it lies on the disk.
@@ -116,7 +117,7 @@ package struct BlockWalk {
     } else {
       try compressWhole(&treated, of: block, &states, &original, isLast: isLast, report)
     }
-    treated.seconds = (clock.now - began).seconds
+    treated.seconds = (clock.now - began).inSeconds
     return treated
   }
 }
@@ -260,7 +261,7 @@ extension BlockWalk {
         throw CalibrationError.badTensor(
           names.map { "\($0).weight" }.joined(separator: ", "), reason: error.description)
       }
-      let share = (clock.now - start).seconds / Double(names.count)
+      let share = (clock.now - start).inSeconds / Double(names.count)
       for index in treated.matrices.indices where names.contains(treated.matrices[index].module) {
         treated.matrices[index].seconds = share
       }
@@ -321,7 +322,7 @@ extension BlockWalk {
       let (index, inputs) = (treated.index, states)
       let problem = BlockProblem(
         block: treated.block, index: index, batches: batches.count,
-        seed: Mixed.seed(treatment.seed, index), codec: { codec($0) },
+        seed: Mixer.mixed(treatment.seed, index), codec: { codec($0) },
         context: { inputs.context($0, index) }, input: { try inputs.input($0) },
         target: { batch in
           guard let targets else {
@@ -342,8 +343,14 @@ extension BlockWalk {
       treated.loss = (treated.loss?.before ?? solution.loss?.before).flatMap { before in
         solution.loss.map { (before, $0.after) }
       }
-      for (module, result) in solution.errors.sorted(by: { $0.key < $1.key }) {
+      for linear in solution.block.linears {
+        let module = linear.configuration.name
+        guard let result = solution.errors[module] else { continue }
         treated.take(result, for: module, seconds: 0)
+        if let scheme = treatment.activations(linear.configuration) {
+          precondition(!scheme.isStatic, "block methods measure no ranges of inputs")
+          try treated.roundInput(of: module, scheme, .none(inputs: linear.configuration.inputs))
+        }
       }
       // What a method leaves dense may have moved all the same.
       for linear in solution.block.linears where solution.errors[linear.configuration.name] == nil {
@@ -394,11 +401,5 @@ extension Block.Stage {
     case .feedForwardInput: "the feed-forward input"
     case .feedForwardOutput: "the feed-forward output"
     }
-  }
-}
-
-extension Duration {
-  var seconds: Double {
-    Double(components.seconds) + Double(components.attoseconds) * 1e-18
   }
 }

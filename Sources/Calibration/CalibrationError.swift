@@ -12,6 +12,7 @@ public enum CalibrationError: Error, Equatable, CustomStringConvertible, Sendabl
   case badBlock(path: String, reason: String)
   case notFinite(block: Int, stage: String)
 
+  /// What is wrong and what to do, in a sentence.
   public var description: String {
     switch self {
     case .badSetting(let name, let value, let expected):

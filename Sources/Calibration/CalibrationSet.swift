@@ -7,9 +7,12 @@ public import Training
 public struct CalibrationSet: Sendable, Equatable {
   /// Tokens of one sample, and the stretches of it that see only themselves.
   public struct Sample: Sendable, Equatable {
+    /// Ids, in order.
     public var tokens: [Int]
+    /// Together all of `tokens`, in order; positions count from the start of each.
     public var segments: [Range<Int>]
 
+    /// - Parameter segments: nil for one that is all of it.
     public init(tokens: [Int], segments: [Range<Int>]? = nil) {
       self.tokens = tokens
       self.segments = segments ?? [0..<tokens.count]
@@ -22,15 +25,18 @@ public struct CalibrationSet: Sendable, Equatable {
     package var segments: [Range<Int>]
   }
 
+  /// In the order in which sums are made; none is empty.
   public let samples: [Sample]
   /// Where the texts come from, in words for a report.
   public let origin: String
 
+  /// - Parameter origin: in words for a report.
   public init(samples: [Sample], origin: String) {
     self.samples = samples.filter { !$0.tokens.isEmpty }
     self.origin = origin
   }
 
+  /// Of all samples together.
   public var tokens: Int { samples.reduce(0) { $0 + $1.tokens.count } }
   /// Different ids among all tokens: what a vocabulary's coverage is judged by.
   public var distinctTokens: Int { Set(samples.flatMap(\.tokens)).count }

@@ -3,7 +3,9 @@ public import Tensors
 
 /// What methods may ask of the inputs X `[tokens, inputs]` that reach a matrix.
 public struct StatisticsNeeds: OptionSet, Sendable, Hashable {
+  /// One bit for each of the needs below.
   public let rawValue: Int
+  /// - Parameter rawValue: bits of needs.
   public init(rawValue: Int) { self.rawValue = rawValue }
 
   /// Mean and largest magnitude, and mean square, of each column.
@@ -18,6 +20,7 @@ public struct StatisticsNeeds: OptionSet, Sendable, Hashable {
 
 /// What was measured of the inputs X `[tokens, inputs]` of matrices that share them.
 public struct InputStatistics: Sendable {
+  /// Columns of X.
   public let inputs: Int
   /// Rows of X that were seen.
   public let tokens: Int
@@ -68,7 +71,9 @@ public struct InputStatistics: Sendable {
 /// Sums over batches in the order they come, so that neither threads nor memory change a bit.
 /// Products of columns are summed in float32 (a batch at a time), the rest in float64.
 public final class InputStatisticsSum {
+  /// Columns of X.
   public let inputs: Int
+  /// What is summed besides magnitudes.
   public let needs: StatisticsNeeds
   public private(set) var tokens = 0
   private var magnitudes: [Double]

@@ -71,7 +71,7 @@ public struct SelfWrittenText: Sendable {
     for _ in 0..<3 {
       let start = clock.now
       _ = model.logits(try model.hidden(caches.map { (tokens: [begin], cache: $0) }))
-      fastest = min(fastest, (clock.now - start).seconds)
+      fastest = min(fastest, (clock.now - start).inSeconds)
     }
     return fastest * Double(samples * length) / Double(count)
   }

@@ -18,24 +18,13 @@ extension CompressedWeight {
       error: EncodingError(
         squaredError: Self.squares(difference), squaredWeight: Self.squares(original),
         largestError: difference.array.reduce(0) { max($0, abs($1)) }, count: original.count),
-      relativeOutputError: statistics.secondMoment.map { moment in
-        Self.outputs(difference, moment)
-          / max(Self.outputs(original, moment), .leastNonzeroMagnitude)
+      relativeOutputError: statistics.secondMoment.map {
+        OutputError.relative(original, stored, $0)
       }, notes: notes)
   }
 
   private static func squares(_ matrix: Tensor) -> Double {
     matrix.array.reduce(0) { $0 + Double($1) * Double($1) }
-  }
-
-  /// `tr(D · H · Dᵀ)`: the mean square of what D makes of the inputs, times the outputs.
-  private static func outputs(_ matrix: Tensor, _ moment: Tensor) -> Double {
-    let product = Tensor.matmul(matrix, moment)
-    var sum = 0.0
-    for index in 0..<matrix.count {
-      sum += Double(product.floats[index]) * Double(matrix.floats[index])
-    }
-    return max(sum, 0)
   }
 }
 

@@ -13,28 +13,9 @@ public struct NF4Rounding: WeightMethod, Hashable {
   {
     defer { weight.giveBack() }
     do {
-      let compressed = try NF4.qlora.encode(weight)
-      return CompressedWeight(
-        weight: compressed, error: EncodingError.between(weight.widened(), compressed))
+      return CompressedWeight(try NF4.qlora.encode(weight), of: weight, statistics)
     } catch {
       throw CompressionError(error)
     }
-  }
-}
-
-extension EncodingError {
-  /// What decoding a matrix again gives beside what it was.
-  static func between(_ weight: Tensor, _ compressed: any Weight) -> EncodingError {
-    let columns = weight.columns
-    var error = EncodingError(
-      squaredError: 0, squaredWeight: 0, largestError: 0, count: weight.count)
-    let decoded = compressed.dequantized()
-    for index in 0..<weight.rows * columns {
-      let (w, d) = (weight.floats[index], weight.floats[index] - decoded.floats[index])
-      error.squaredError += Double(d) * Double(d)
-      error.squaredWeight += Double(w) * Double(w)
-      error.largestError = max(error.largestError, abs(d))
-    }
-    return error
   }
 }

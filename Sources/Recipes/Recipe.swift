@@ -315,6 +315,16 @@ public struct QuantizeStage: Sendable, Equatable {
         "\(method.rawValue) stores matrices in a form of its own, whose inputs stay as they are; "
           + "leave activations out", line: line)
     }
+    if actOrder == .group, method == .gptq || method == .gptaq {
+      throw .contradiction(
+        "actorder group would store an index of groups, which gptq does not write yet; use static",
+        line: line)
+    }
+    if activations == .int8Static, blockMethod != nil {
+      throw .contradiction(
+        "\(method.rawValue) measures no ranges of inputs for activations int8-static; use int8",
+        line: line)
+    }
     if method == .llmInt8, bits != 8 {
       throw .badSetting("bits", value: String(bits), expected: "8 for llm-int8", line: line)
     }

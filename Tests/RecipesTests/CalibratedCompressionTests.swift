@@ -39,6 +39,7 @@ private let stages = [
   "  - quantize: {method: autoround, bits: 3, group_size: 16, iterations: 3}",
   "  - quantize: {method: omniquant, bits: 3, group_size: 16, iterations: 1}",
   "  - quantize: {method: zeroquant, bits: 4, group_size: 16, iterations: 3}",
+  "  - quantize: {method: autoround, bits: 4, group_size: 16, iterations: 2, activations: int8}",
   "  - quantize: {method: spqr, bits: 3}",
   "  - quantize: {method: billm, bits: 2}",
   "  - quantize: {method: ternary, bits: 2, group_size: 16}",
@@ -86,6 +87,8 @@ private let stages = [
       ("  - quantize: {method: gptq, format: nf4}", "floating-point codes"),
       ("  - quantize: {method: spqr, bits: 3, activations: int8}", "form of its own"),
       ("  - quantize: {method: llm-int8, bits: 4}", "8 for llm-int8"),
+      ("  - quantize: {method: gptq, actorder: group}", "use static"),
+      ("  - quantize: {method: zeroquant, activations: int8-static}", "use int8"),
       ("  - quantize: {bits: 4, target_bits: 3, target_size: 3MB}", "same thing twice"),
     ] {
       let error = #expect(throws: RecipeError.self) { try recipe(folder, wrong) }
