@@ -6,9 +6,15 @@ package import Tensors
 extension Plan {
   /// The compressed-tensors description of the planned output; nil when nothing is quantized.
   package func layout() throws(ModelError) -> CompressedTensors? {
-    var byScheme: [(scheme: CompressedTensors.Scheme, modules: [String])] = []
+    var modules: [(tensor: ModelTensor, scheme: CompressedTensors.Scheme?)] = []
     for row in rows {
-      guard case .quantize(let codec, let stage) = row.action else { continue }
+      if case .drop = row.action { continue }
+      var stored = row.tensor
+      stored.name = row.name
+      guard case .quantize(let codec, let stage) = row.action else {
+        modules.append((stored, nil))
+        continue
+      }
       var scheme = CompressedTensors.Scheme(codec)
       if let floats = stage.format.floats,
         let codec = stage.floatCodec(floats, scaleType: codec.scaleType)
@@ -17,24 +23,10 @@ extension Plan {
       }
       // Head and embedding are no layers that round their input.
       if row.tensor.block != nil { scheme.activations = stage.activationScheme }
-      if let index = byScheme.firstIndex(where: { $0.scheme == scheme }) {
-        byScheme[index].modules.append(row.module)
-      } else {
-        byScheme.append((scheme, [row.module]))
-      }
-    }
-    guard !byScheme.isEmpty else { return nil }
-    // Readers walk their own Linear layers: every one left dense must be on the ignore list, also
-    // a head that shares the embedding's matrix.
-    let ignored = rows.filter { !$0.isQuantized && $0.tensor.isLinearLayer }.map(\.module)
-    let areAllLinear = rows.allSatisfy { !$0.isQuantized || $0.tensor.isLinearLayer }
-    if byScheme.count == 1, areAllLinear {
-      return try CompressedTensors(
-        groups: [.init(targets: ["Linear"], scheme: byScheme[0].scheme)],
-        ignore: ignored + (hasTiedHead ? [headName] : []))
+      modules.append((stored, scheme))
     }
     return try CompressedTensors(
-      groups: byScheme.map { .init(targets: $0.modules, scheme: $0.scheme) }, ignore: ignored)
+      describing: modules, tiedHead: hasTiedHead ? headName : nil)
   }
 }
 
